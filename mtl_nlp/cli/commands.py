@@ -1,0 +1,5 @@
+"""All commands, in the order in which `--help` lists them."""
+
+from __future__ import annotations
+
+from . import train  # noqa: F401

@@ -1,0 +1,194 @@
+"""Rows of several corpora → one padded batch.
+
+`MixtureDataset` fetches the rows of drawn texts, `Collator` pads them together: `input_ids` [B, T], `attention_mask` [B, T], and
+`tasks`: name → `rows` [b] (row numbers), `width` (the longest of them) and `labels`. `MicroBatches` cuts the mixture's stream into
+the micro-batches of one process; the loader is not sharded a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..task import Task
+from .features import IGNORE, EncodedSplit
+from .mixture import Draw, Mixture, slice_for
+
+Record = dict[str, Any]
+
+
+class MixtureDataset(Dataset[Record]):
+    """The training rows of all corpora, fetched a micro-batch at a time."""
+
+    def __init__(self, corpora: Mapping[str, EncodedSplit]) -> None:
+        self.corpora = dict(corpora)
+
+    def __len__(self) -> int:
+        return sum(len(split) for split in self.corpora.values())
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[Record]:
+        """The rows of the drawn texts, in order; one query a corpus."""
+        wanted: dict[str, list[int]] = {}
+        for draw in draws:
+            wanted.setdefault(draw.corpus, []).append(draw.index)
+        fetched = {name: iter(fetch(self.corpora[name], texts)) for name, texts in wanted.items()}
+        records: list[Record] = []
+        for draw in draws:
+            for record in next(fetched[draw.corpus]):
+                record["draw"] = draw
+                records.append(record)
+        return records
+
+
+def fetch(split: EncodedSplit, texts: Sequence[int]) -> list[list[Record]]:
+    """The rows of each text."""
+    rows = split.rows_of(texts)
+    columns = split.rows[rows]
+    records = [{name: values[i] for name, values in columns.items()} for i in range(len(rows))]
+    sizes = [int(split.offsets[t + 1] - split.offsets[t]) for t in texts]
+    ends = np.cumsum(sizes)
+    return [_begun(records[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _begun(records: list[Record]) -> list[Record]:
+    """Mark the row that begins a text."""
+    for i, record in enumerate(records):
+        record["first"] = i == 0
+    return records
+
+
+class MicroBatches(Sampler[list[Draw]]):
+    """The mixture's stream, epoch by epoch, as the micro-batches of one process.
+
+    A pure function of the epoch, so that a resumed run sees what an uninterrupted one would have.
+    """
+
+    def __init__(self, mixture: Mixture, steps_per_epoch: int, *, process: int, processes: int, accumulation: int) -> None:
+        self.mixture, self.steps = mixture, steps_per_epoch
+        self.process, self.processes, self.accumulation = process, processes, accumulation
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulation
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        stream = self.mixture.batches(start_step=self.epoch * self.steps)
+        for _ in range(self.steps):
+            yield from slice_for(
+                next(stream), process=self.process, processes=self.processes, accumulation=self.accumulation
+            )
+
+
+class MixtureLoader(DataLoader[Record]):
+    """A loader whose epoch reaches its sampler (the Trainer sets it on the loader)."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+class Collator:
+    """Pads rows together and gathers each task's rows and labels.
+
+    Args:
+        tokenizer: pads (its side and ids); masks for masked LM.
+        tasks: name → definition.
+        owners: corpus → names of its tasks.
+        labelled: only rows with a label belong to a task, with their labels (training); otherwise every row of the corpus belongs
+            to each of its tasks, without labels (prediction).
+        seed: for masking, keyed by (seed, text, pass).
+    """
+
+    def __init__(
+        self, tokenizer: Any, tasks: Sequence[Task], owners: Mapping[str, Sequence[str]], *, labelled: bool, seed: int = 0
+    ) -> None:
+        self.tokenizer, self.labelled, self.seed = tokenizer, labelled, seed
+        self.tasks = {task.name: task for task in tasks}
+        self.owners = {corpus: list(names) for corpus, names in owners.items()}
+
+    def __call__(self, records: Sequence[Record]) -> dict[str, Any]:
+        """One batch."""
+        records = [self._masked(record) for record in records]
+        columns = [name for name in ("input_ids", "token_type_ids") if name in records[0]]
+        padded = self.tokenizer.pad([{name: r[name] for name in columns} for r in records], return_tensors="pt")
+        batch: dict[str, Any] = {name: padded[name] for name in (*columns, "attention_mask")}
+        batch["tasks"] = {}
+        for name in self.tasks:
+            rows = [i for i, record in enumerate(records) if self._belongs(record, name)]
+            if rows:
+                batch["tasks"][name] = self._task_rows(self.tasks[name], rows, records, batch["input_ids"].shape[1])
+        return batch
+
+    def _belongs(self, record: Record, task: str) -> bool:
+        if task not in self.owners[record["draw"].corpus]:
+            return False
+        if not self.labelled:
+            return True
+        return record.get(f"@{task}") is not None
+
+    def _task_rows(self, task: Task, rows: list[int], records: Sequence[Record], width: int) -> dict[str, Tensor]:
+        longest = max(len(records[i]["input_ids"]) for i in rows)
+        # Left-padded rows end at the right edge, so only right-padded ones can be cut.
+        cut = longest if self.tokenizer.padding_side == "right" else width
+        found = {"rows": torch.tensor(rows), "width": torch.tensor(cut)}
+        kind = task.kind.annotation
+        if kind == "choice":
+            starts = [i for i, row in enumerate(rows) if records[row]["first"]]
+            found["sizes"] = torch.tensor([b - a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)])
+            rows = [rows[i] for i in starts]
+        if self.labelled:
+            values = [records[i][f"@{task.name}"] for i in rows]
+            shift = [0 if cut == longest else cut - len(records[i]["input_ids"]) for i in rows]
+            found["labels"] = _labels(kind, values, cut, shift)
+        return found
+
+    def _masked(self, record: Record) -> Record:
+        names = self.owners[record["draw"].corpus]
+        task = next((self.tasks[name] for name in names if self.tasks[name].kind.annotation == "none"), None)
+        if task is None or not self.labelled:
+            return record
+        draw = record["draw"]
+        key = np.random.SeedSequence([self.seed, crc32(draw.corpus.encode()), draw.index, draw.pass_])
+        ids, labels = mask_tokens(record["input_ids"], self.tokenizer, task.mask_probability, np.random.default_rng(key))
+        return {**record, "input_ids": ids, f"@{task.name}": labels}
+
+
+def _labels(kind: str, values: list[Any], width: int, shift: Sequence[int]) -> Tensor:
+    if kind in ("tags", "none"):
+        table = torch.full((len(values), width), IGNORE)
+        for row, (value, start) in enumerate(zip(values, shift, strict=True)):
+            table[row, start : start + len(value)] = torch.tensor(value)
+        return table
+    if kind == "answer":
+        return torch.tensor([[p + start for p in value] for value, start in zip(values, shift, strict=True)])
+    if kind in ("value", "labels"):
+        return torch.tensor(values, dtype=torch.float32)
+    return torch.tensor(values, dtype=torch.long)
+
+
+def mask_tokens(
+    ids: Sequence[int], tokenizer: Any, probability: float, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """BERT's masking: of the chosen tokens 80 % become the mask, 10 % a random token, 10 % stay.
+
+    Returns:
+        The ids, and the labels: the original id where a token was chosen, −100 elsewhere.
+    """
+    original = np.asarray(ids)
+    special = np.isin(original, tokenizer.all_special_ids)
+    chosen = (rng.random(len(original)) < probability) & ~special
+    fate = rng.random(len(original))
+    masked = np.where(chosen & (fate < 0.8), tokenizer.mask_token_id, original)
+    random_ids = rng.integers(0, len(tokenizer), len(original))
+    masked = np.where(chosen & (fate >= 0.8) & (fate < 0.9), random_ids, masked)
+    return masked.tolist(), np.where(chosen, original, IGNORE).tolist()

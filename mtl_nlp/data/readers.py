@@ -1,0 +1,262 @@
+"""Files and Hub datasets → raw rows, with the way back to file and line.
+
+`read_split` returns a `datasets.Dataset` with the source's own columns and an `Origin` that finds the line of a row when there
+is a fault to report. JSONL, CSV, TSV and Parquet are read by `datasets`; CoNLL by `mtl_nlp.data.conll`. What the
+columns mean is decided in `annotations`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FaultyInput, UserError, fault, listed
+from .conll import ConllFile, read_conll
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMATS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".conll": "conll",
+    ".conllu": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
+    ".txt": "conll",
+}
+
+
+@dataclass
+class Origin:
+    """Where rows came from, to name file and line in a message.
+
+    Attributes:
+        files: in the order in which they were read.
+        format: a value of `FORMATS`; `hub` or `memory` for rows without a file.
+        name: shown when there is no file.
+        conll: the parsed CoNLL files, which know each word's line.
+    """
+
+    files: list[Path]
+    format: str
+    name: str = ""
+    conll: list[ConllFile] = field(default_factory=list)
+    skipped_lines: int = 0
+
+    def where(self, row: int, word: int | None = None) -> str:
+        """`file:line` of a row, of one of its words for CoNLL; `name, row N` where rows have no lines."""
+        if self.format == "conll":
+            for file in self.conll:
+                if row < len(file.sentences):
+                    return f"{file.path}:{file.lines[row][word or 0]}"
+                row -= len(file.sentences)
+        if self.format in ("json", "csv", "tsv"):
+            for path in self.files:
+                for line in _record_lines(path, self.format):
+                    if row == 0:
+                        return f"{path}:{line}"
+                    row -= 1
+        if self.format == "parquet" and self.files:
+            return f"{self.files[0]}, row {row + 1}"
+        return f"{self.name}, row {row + 1}"
+
+
+def _record_lines(path: Path, kind: str) -> Iterator[int]:
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        if kind == "json":
+            yield from (number for number, line in enumerate(handle, 1) if line.strip())
+            return
+        rows = csv.reader(handle, delimiter="\t" if kind == "tsv" else ",")
+        next(rows, None)
+        before = rows.line_num
+        for row in rows:
+            if row:
+                yield before + 1
+            before = rows.line_num
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's ending names.
+
+    Raises:
+        FaultyInput: unknown ending.
+    """
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise fault(f'ending "{path.suffix}" is not known', where=str(path), allowed=listed(FORMATS))
+    return kind
+
+
+def read_files(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
+    """Local files of one format as one dataset.
+
+    Raises:
+        FaultyInput: missing, empty, not UTF-8, malformed, or of different formats.
+    """
+    kinds = {format_of(path) for path in paths}
+    if len(kinds) > 1:
+        raise fault(f"files of several formats: {listed(sorted(kinds))}", where=str(paths[0].parent), allowed="one")
+    for path in paths:
+        _check_readable(path)
+    kind = kinds.pop()
+    if kind == "conll":
+        return _conll_dataset(paths)
+    return _load(kind, paths), Origin(list(paths), kind)
+
+
+def _check_readable(path: Path) -> None:
+    if not path.is_file():
+        raise fault("file not found", where=str(path), cure="check data.source, data.splits and --data-root")
+    if path.stat().st_size == 0:
+        raise fault("the file is empty", where=str(path), allowed="at least one row")
+    if path.suffix == ".parquet":
+        return
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = f"{line[error.start]:#04x}"
+                cure = "save the file as UTF-8, for example: iconv -f latin1 -t utf-8"
+                raise fault(f"byte {byte} is not UTF-8", where=f"{path}:{number}", cure=cure) from None
+
+
+def _conll_dataset(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
+    from datasets import Dataset
+
+    files = [read_conll(path) for path in paths]
+    widths = {len(file.columns) for file in files}
+    if len(widths) > 1:
+        raise fault(f"files of {listed(sorted(widths))} columns", where=str(paths[0].parent), allowed="the same number")
+    columns = files[0].columns
+    data = {name: [s[i] for f in files for s in f.sentences] for i, name in enumerate(columns)}
+    origin = Origin(list(paths), "conll", conll=files, skipped_lines=sum(file.blank_lines_kept for file in files))
+    return Dataset.from_dict(data), origin
+
+
+def _load(kind: str, paths: Sequence[Path]) -> Dataset:
+    from datasets import load_dataset
+
+    options: dict[str, Any] = {}
+    loader = kind
+    if kind in ("csv", "tsv"):
+        # Only an empty field is a missing value; pandas would also take the words "NA", "null" and "None".
+        loader, options = "csv", {"keep_default_na": False, "na_values": [""]}
+        options["delimiter"] = "\t" if kind == "tsv" else ","
+    try:
+        return load_dataset(loader, data_files=[str(path) for path in paths], split="train", **options)
+    except Exception as error:
+        raise _diagnosis(kind, paths, error) from error
+
+
+def _diagnosis(kind: str, paths: Sequence[Path], error: Exception) -> UserError:
+    """What is wrong with a file that `datasets` could not read (it raises many types; the causes are found here)."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, FileNotFoundError):
+        return UserError(f"{paths[0]}: cannot be read: {cause.strerror}; free some disk space or set HF_HOME elsewhere")
+    if kind == "json":
+        for path in paths:
+            found = _first_bad_json(path)
+            if found is not None:
+                return found
+    text = str(cause).strip().splitlines()
+    reason = text[0] if text else type(cause).__name__
+    return fault(f"not a readable {kind} file: {reason}", where=str(paths[0]))
+
+
+def _first_bad_json(path: Path) -> FaultyInput | None:
+    import json
+
+    kinds: dict[str, tuple[type, int]] = {}
+    with path.open(encoding="utf-8-sig") as handle:
+        for number, line in enumerate(handle, 1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                return fault(f"not valid JSON: {error.msg} (column {error.colno})", where=where, allowed="one object a line")
+            if not isinstance(record, dict):
+                return fault(f"found a {type(record).__name__}", where=where, allowed="one object a line")
+            for key, value in record.items():
+                if value is None:
+                    continue
+                kind, first = kinds.setdefault(key, (type(value), number))
+                if kind is not type(value) and {kind, type(value)} != {int, float}:
+                    found = f"{value!r} is a {type(value).__name__}, but a {kind.__name__} in line {first}"
+                    return fault(found, where=where, key=key, allowed="one type a column", cure="quote them all")
+    return None
+
+
+def read_memory(data: Any, name: str) -> tuple[Dataset, Origin]:
+    """A `datasets.Dataset`, a pandas DataFrame or a list of dicts as a dataset.
+
+    Raises:
+        UserError: anything else.
+    """
+    from datasets import Dataset
+
+    origin = Origin([], "memory", name)
+    if isinstance(data, Dataset):
+        return data, origin
+    if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(row, Mapping) for row in data):
+        return Dataset.from_list([dict(row) for row in data]), origin
+    if type(data).__name__ == "DataFrame":
+        return Dataset.from_pandas(data, preserve_index=False), origin
+    raise UserError(f"{name}: data is a {type(data).__name__}; allowed: a datasets.Dataset, a DataFrame, a list of dicts")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A dataset on the Hub, as `datasets.load_dataset` takes it."""
+
+    name: str
+    config: str | None = None
+    revision: str | None = None
+    data_dir: str | None = None
+    data_files: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def read_hub(source: HubSource, split: str, where: str) -> tuple[Dataset, Origin]:
+    """One split of a Hub dataset.
+
+    Raises:
+        FaultyInput: no such dataset or split, or the Hub cannot be reached; says how to use a local copy.
+    """
+    from datasets import load_dataset
+
+    local = "give a local copy with --data-root DIR (DIR/NAME/train.jsonl …) or in data.source"
+    files = {key: list(value) for key, value in source.data_files} or None
+    try:
+        data = load_dataset(
+            source.name,
+            name=source.config,
+            revision=source.revision,
+            data_dir=source.data_dir,
+            data_files=files,
+            split=split,
+        )
+    except ConnectionError as error:
+        found = f'cannot reach the Hub for "{source.name}": {_first_line(error)}'
+        raise fault(found, where=where, key="data.source", cure=local) from error
+    except ValueError as error:
+        raise fault(f'"{source.name}": {_first_line(error)}', where=where, key="data.splits", cure=local) from error
+    except Exception as error:
+        found = f'"{source.name}" cannot be loaded: {type(error).__name__}: {_first_line(error)}'
+        raise fault(found, where=where, key="data.source", cure=local) from error
+    return data, Origin([], "hub", f"{source.name} {split}")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

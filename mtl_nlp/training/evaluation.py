@@ -1,0 +1,127 @@
+"""Scoring all tasks: one encoder pass a corpus, decoded annotations against references."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from ..data.batching import Collator
+from ..data.features import EncodedSplit
+from ..decoding import Decoded, Decoder, by_length, run_batch, texts_of
+from ..errors import fault
+from ..metrics import compute
+from ..model.multitask import MultiTaskModel
+from ..task import Task
+
+logger = logging.getLogger("mtl_nlp")
+
+
+class Scorer:
+    """Scores a model on one split of every corpus.
+
+    Args:
+        tasks: definitions, in order.
+        splits: corpus → its encoded split, with references.
+        owners: corpus → names of its tasks.
+        contexts: corpus → the contexts of its questions, where it has any.
+        tokenizer: pads.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        splits: Mapping[str, EncodedSplit],
+        owners: Mapping[str, Sequence[str]],
+        tokenizer: Any,
+        contexts: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.tasks = {task.name: task for task in tasks}
+        self.splits, self.owners, self.contexts = dict(splits), dict(owners), dict(contexts or {})
+        self.collator = Collator(tokenizer, tasks, owners, labelled=False)
+        self.decoders = {task.name: Decoder(task) for task in tasks if task.kind.annotation != "none"}
+        self.batches = 0
+
+    def score(
+        self,
+        model: MultiTaskModel,
+        *,
+        device: torch.device,
+        batch: int = 64,
+        prefix: str = "eval",
+        process: int = 0,
+        processes: int = 1,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        on_batch: Callable[[], Any] = lambda: None,
+    ) -> dict[str, float]:
+        """`PREFIX_TASK_METRIC` for every metric, and `PREFIX_mean`, the mean of the primary metrics.
+
+        Raises:
+            FaultyInput: a task has no reference in any of the splits.
+        """
+        start = time.perf_counter()
+        model.eval()
+        metrics: dict[str, float] = {}
+        for corpus, split in self.splits.items():
+            found = self._run(model, corpus, split, device, batch, (process, processes), context, on_batch)
+            for name, answers in found.items():
+                for metric, value in self._metrics(name, split, answers).items():
+                    metrics[f"{prefix}_{name}_{metric}"] = value
+        primary = [metrics[key] for name in self.tasks for key in self._primary(name, prefix, metrics)]
+        if primary:
+            metrics[f"{prefix}_mean"] = sum(primary) / len(primary)
+        seconds = time.perf_counter() - start
+        texts = sum(len(split) for split in self.splits.values())
+        return metrics | {f"{prefix}_runtime": round(seconds, 3), f"{prefix}_texts_per_second": round(texts / seconds, 1)}
+
+    def _primary(self, name: str, prefix: str, metrics: Mapping[str, float]) -> list[str]:
+        task = self.tasks[name]
+        key = f"{prefix}_{name}_{task.metric_names[0]}" if task.counts_in_mean else ""
+        return [key] if key in metrics else []
+
+    def _run(
+        self,
+        model: MultiTaskModel,
+        corpus: str,
+        split: EncodedSplit,
+        device: torch.device,
+        batch: int,
+        part: tuple[int, int],
+        context: Callable[[], AbstractContextManager[Any]],
+        on_batch: Callable[[], Any],
+    ) -> dict[str, dict[int, Decoded]]:
+        wanted = {name: self.decoders[name] for name in self.owners[corpus] if name in self.decoders}
+        if not wanted:
+            return {}
+        answers: dict[str, dict[int, Decoded]] = {name: {} for name in wanted}
+        for number, texts in enumerate(by_length(split.lengths, batch)):
+            if number % part[1] != part[0]:
+                continue
+            inputs = texts_of(split, texts, self.contexts.get(corpus))
+            found = run_batch(model, wanted, self.collator, corpus, inputs, device=device, context=context)
+            for name, decoded in found.items():
+                answers[name].update(zip(texts, decoded, strict=True))
+            on_batch()
+        return _gathered(answers, part[1])
+
+    def _metrics(self, name: str, split: EncodedSplit, answers: Mapping[int, Decoded]) -> dict[str, float]:
+        task, gold = self.tasks[name], split.gold[name]
+        scored = [i for i, reference in enumerate(gold) if reference is not None]
+        if not scored:
+            raise fault("no annotated text to score", where=task.where, key=f"{name}.data.splits")
+        predictions, references = [answers[i].value for i in scored], [gold[i] for i in scored]
+        scheme = "none" if task.scheme == "none" else "iob2"
+        return compute(task.metric_names, predictions, references, labels=task.labels, scheme=scheme)
+
+
+def _gathered(answers: dict[str, dict[int, Decoded]], processes: int) -> dict[str, dict[int, Decoded]]:
+    """The answers of all processes: decoded annotations, not logits."""
+    if processes == 1:
+        return answers
+    parts: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(parts, answers)
+    return {name: {k: v for part in parts for k, v in part[name].items()} for name in answers}

@@ -1,0 +1,277 @@
+"""`finetune`: recipe in, checkpoint out; resumable at any moment."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.batching import Collator
+from ..data.mixture import Mixture
+from ..errors import Faults, UserError, fault
+from ..hub.card import model_card
+from ..hub.checkpoint import METRICS, newest_checkpoint, read_state, write_json, write_model
+from ..model.multitask import MultiTaskModel
+from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
+from ..schema import Source, read_yaml
+from .arguments import training_arguments
+from .callbacks import summary
+from .evaluation import Scorer
+from .prepare import Prepared, check_recipe, prepare
+from .trainer import MultiTaskTrainer
+
+logger = logging.getLogger("mtl_nlp")
+
+
+@dataclass
+class Result:
+    """What a run gave.
+
+    Attributes:
+        folder: the checkpoint.
+        metrics: task → metric → value on validation, `mean` apart.
+        mean: the mean of the primary metrics, None without evaluation.
+        report: steps, seconds, texts and passes by corpus.
+    """
+
+    folder: Path
+    metrics: dict[str, dict[str, float]]
+    mean: float | None
+    report: dict[str, Any]
+
+
+def as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], memory: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from a file, plain data, or as it is."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return make_recipe(recipe, Source("recipe"), memory=memory or ())
+    return load_recipe(recipe, memory=memory or ())
+
+
+def finetune(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    *,
+    datasets: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+    resume: bool | str | Path = False,
+    callbacks: Any = (),
+) -> Result:
+    """Train one shared encoder on all tasks of a recipe and save the checkpoint to its `output_dir`.
+
+    Args:
+        recipe: a file, plain data with the keys of a recipe, or a `Recipe`.
+        datasets: task → data in memory: a `datasets.Dataset`, a DataFrame or a list of dicts, or a mapping split → such.
+        data_root: read `DIR/TASK_NAME/{train,validation,test}.*` in place of Hub datasets.
+        resume: continue from the newest complete checkpoint of `output_dir` (or from the one named); from the start if there is
+            none.
+        callbacks: further `transformers.TrainerCallback`s.
+
+    Raises:
+        UserError: anything at fault in recipe, data or output folder, before the first step.
+    """
+    made = as_recipe(recipe, datasets)
+    check_recipe(made)
+    folder = output_folder(made, resume=bool(resume))
+    root = Path(data_root) if data_root is not None else None
+    prepared = prepare(made, data_root=root, memory=datasets)
+    checkpoint = find_checkpoint(folder, resume)
+    if checkpoint is not None:
+        check_same_run(checkpoint, prepared)
+    trainer = build_trainer(prepared, callbacks=callbacks)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
+    return save_result(trainer, prepared, folder, report)
+
+
+def output_folder(recipe: Recipe, *, resume: bool) -> Path:
+    """The run's folder.
+
+    Raises:
+        UserError: none given, not empty without `resume`, or not writable.
+    """
+    if recipe.output_dir is None:
+        raise fault("missing", where=recipe.place_of(), key="output_dir", allowed="a folder", cure="or give --output DIR")
+    folder = Path(recipe.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise fault("is a file", where=str(folder), key="output_dir", allowed="a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not resume:
+        raise fault("is not empty", where=str(folder), key="output_dir", cure="--resume to go on, or another --output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise fault(f"cannot be written: {error.strerror}", where=str(folder), key="output_dir") from error
+    return folder
+
+
+def find_checkpoint(folder: Path, resume: bool | str | Path) -> Path | None:
+    """The checkpoint to resume from, None to start afresh.
+
+    Raises:
+        UserError: the one that was named is not complete.
+    """
+    if resume is False:
+        return None
+    if resume is True:
+        found = newest_checkpoint(folder)
+        if found is None:
+            logger.warning("nothing to resume in %s: starting from the beginning", folder)
+        return found
+    path = Path(resume)
+    if newest_checkpoint(path) is not None:
+        return newest_checkpoint(path)
+    read_state(path)
+    return path
+
+
+def check_same_run(checkpoint: Path, prepared: Prepared) -> None:
+    """Refuse to resume with another recipe or other data.
+
+    Raises:
+        FaultyInput: every key that differs, with both values.
+    """
+    old, _ = read_yaml(checkpoint / RESOLVED, "resolved recipe")
+    faults = Faults()
+    before, now = flat(old), flat(prepared.recipe.resolved())
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            found = f"{now.get(key, 'absent')!r}, but the run was started with {before.get(key, 'absent')!r}"
+            faults.add(found, where=str(checkpoint), key=key, cure="resume with the same recipe, or start with another --output")
+    sizes = read_state(checkpoint)["sizes"]
+    for corpus, split in prepared.encoded["train"].items():
+        if sizes.get(corpus) != len(split):
+            found = f"{len(split)} training texts, {sizes.get(corpus)} when the run was started"
+            faults.add(found, where=str(checkpoint), key=f"data of {corpus}", cure="restore the data, or start afresh")
+    faults.check()
+
+
+def flat(data: Any, key: str = "") -> dict[str, Any]:
+    """Nested data as dotted key → value."""
+    if isinstance(data, dict) and data:
+        return {k: v for name, inner in data.items() for k, v in flat(inner, f"{key}.{name}" if key else str(name)).items()}
+    if isinstance(data, list) and any(isinstance(item, dict) for item in data):
+        named = {str(item.get("name", i)) if isinstance(item, dict) else str(i): item for i, item in enumerate(data)}
+        return flat(named, key)
+    return {key: data}
+
+
+def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTrainer:
+    """Model and trainer for prepared data; all randomness from the recipe's seed."""
+    from transformers import EarlyStoppingCallback, set_seed
+
+    recipe, tasks = prepared.recipe, prepared.tasks
+    mixture = prepared.mixture()
+    arguments, own = training_arguments(recipe, max_steps=total_steps(recipe, mixture))
+    set_seed(recipe.seed)
+    model = MultiTaskModel.from_encoder(
+        recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
+    )
+    evaluates = str(arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy)
+    scorer = make_scorer(prepared, "validation") if evaluates != "no" else None
+    extra = list(callbacks)
+    if recipe.stopping.patience is not None:
+        if scorer is None:
+            where = recipe.place_of("stopping")
+            raise fault("needs evaluation", where=where, key="stopping.patience", cure="training.eval_strategy: epoch or steps")
+        arguments.restore_callback_states_from_checkpoint = True
+        extra.append(EarlyStoppingCallback(recipe.stopping.patience, recipe.stopping.tolerance))
+    return MultiTaskTrainer(
+        model,
+        arguments,
+        mixture=mixture,
+        train=prepared.encoded["train"],
+        collator=Collator(prepared.tokenizer, tasks, prepared.owners, labelled=True, seed=recipe.seed),
+        scorer=scorer,
+        own=own,
+        weights={task.name: task.loss.weight for task in tasks},
+        equal_shares=recipe.balancing.shares == "equal",
+        save_extra=lambda folder: save_extra(folder, prepared),
+        callbacks=extra,
+    )
+
+
+def total_steps(recipe: Recipe, mixture: Mixture) -> int:
+    """Optimizer steps of the run: `max_steps`, or what `num_train_epochs` makes of the mixture."""
+    from .arguments import DEFAULTS
+
+    wanted = recipe.training.get("max_steps", -1)
+    if isinstance(wanted, int) and wanted > 0:
+        return wanted
+    return mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
+
+
+def make_scorer(prepared: Prepared, split: str) -> Scorer:
+    """A scorer over one split of every corpus that has it.
+
+    Raises:
+        UserError: no corpus has it.
+    """
+    splits = prepared.encoded[split]
+    if not splits:
+        raise fault(f"no task has the split {split}", key="--split", allowed="a split that the tasks' data has")
+    return Scorer(prepared.tasks, splits, prepared.owners, prepared.tokenizer, prepared.contexts(split))
+
+
+def save_extra(folder: Path, prepared: Prepared) -> None:
+    """What belongs beside the weights: tokenizer and resolved recipe."""
+    prepared.tokenizer.save_pretrained(folder)
+    prepared.recipe.write_resolved(folder)
+
+
+def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, report: dict[str, Any]) -> Result:
+    """Score the final model on validation and write the model folder."""
+    metrics: dict[str, float] = {}
+    if prepared.encoded["validation"]:
+        scorer = trainer.scorer or make_scorer(prepared, "validation")
+        context = trainer.compute_loss_context_manager
+        metrics = scorer.score(
+            trainer.model,
+            device=trainer.args.device,
+            batch=trainer.args.per_device_eval_batch_size,
+            context=context,
+            process=trainer.args.process_index,
+            processes=trainer.args.world_size,
+        )
+        logger.info("validation: %s", summary(metrics, [task.name for task in prepared.tasks]))
+    scores = by_task(metrics, [task.name for task in prepared.tasks])
+    result = Result(folder, scores, metrics.get("eval_mean"), report)
+    if trainer.args.should_save:
+        try:
+            write_model(folder, lambda path: _write_model(path, trainer, prepared, result))
+        except OSError as error:
+            raise UserError(f"{folder}: the model cannot be written: {error.strerror or error}; free some space, then --resume") from error
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _write_model(folder: Path, trainer: MultiTaskTrainer, prepared: Prepared, result: Result) -> None:
+    trainer._save(str(folder))
+    write_json(folder / METRICS, {"validation": result.metrics, "mean": result.mean, "run": result.report})
+    card = model_card(prepared.recipe.encoder_spec.name, prepared.tasks, result.metrics)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def by_task(metrics: Mapping[str, float], tasks: list[str], prefix: str = "eval") -> dict[str, dict[str, float]]:
+    """`eval_TASK_METRIC` → task → metric → value; the longest task name that fits owns a key."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        owners = [task for task in tasks if key.startswith(f"{prefix}_{task}_")]
+        if owners:
+            task = max(owners, key=len)
+            found.setdefault(task, {})[key.removeprefix(f"{prefix}_{task}_")] = value
+    return found
+
+
+def run_report(prepared: Prepared, mixture: Mixture, steps: int, seconds: float) -> dict[str, Any]:
+    """Steps, seconds, and what the epochs meant for each corpus."""
+    rows = mixture.describe(steps=steps)
+    corpora = {r.corpus: {"texts": r.texts, "rate": r.rate, "draws": r.draws, "passes": r.passes} for r in rows}
+    truncated = {name: split.truncated for name, split in prepared.encoded["train"].items()}
+    return {"steps": steps, "seconds": round(seconds, 1), "corpora": corpora, "truncated": truncated}

@@ -1,0 +1,50 @@
+"""Parameter groups: head and layer-wise learning rates, no decay on norms and biases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from ..model.encoder import layers_of
+from .arguments import OwnArguments
+
+
+def learning_rates(model: nn.Module, base: float, own: OwnArguments) -> dict[str, float]:
+    """Parameter name → learning rate.
+
+    The top layer has `base`, each layer below it `layer_lr_decay` times the one above, the embeddings once more; the heads have
+    `head_learning_rate`, or `base`.
+    """
+    stack = layers_of(model.encoder)
+    prefix = next(name for name, module in model.named_modules() if module is stack)
+    layer = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    head = own.head_learning_rate if own.head_learning_rate is not None else base
+    rates: dict[str, float] = {}
+    for name, _ in model.named_parameters():
+        found = layer.match(name)
+        if name.startswith("heads."):
+            rates[name] = head
+        elif found:
+            rates[name] = base * own.layer_lr_decay ** (len(stack) - 1 - int(found.group(1)))
+        elif any(part in name for part in ("embed", "wte", "wpe")):
+            rates[name] = base * own.layer_lr_decay ** len(stack)
+        else:
+            rates[name] = base
+    return rates
+
+
+def parameter_groups(
+    model: nn.Module, base: float, weight_decay: float, decayed: Iterable[str], own: OwnArguments
+) -> list[dict[str, Any]]:
+    """Groups of one learning rate and decay each, in the order in which the model lists its parameters."""
+    rates, decays = learning_rates(model, base, own), set(decayed)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if name in decays else 0.0
+            group = groups.setdefault((rates[name], decay), {"params": [], "lr": rates[name], "weight_decay": decay})
+            group["params"].append(parameter)
+    return list(groups.values())

@@ -1,0 +1,167 @@
+"""Recipe → encoded corpora and the mixture over them: everything before a model is built.
+
+`check`, `train` and `evaluate` stand on this, so that what `check` reads is what the run will read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.features import EncodedSplit, encode_split
+from ..data.mixture import Mixture
+from ..data.sources import Corpus, final_tasks, read_corpora
+from ..data.windows import RowEncoder
+from ..errors import Faults, FaultyInput, listed
+from ..metrics import METRICS, metrics_for
+from ..metrics.table import ALIASES, did_you_mean, metric_info
+from ..model.encoder import load_config, load_tokenizer, longest_row
+from ..recipe import Recipe
+from ..task import SPLITS, Task
+from .arguments import check_best_metric, check_training
+
+METRIC_KINDS = {"value": "value", "tags": "tags", "label": "label", "labels": "labels", "answer": "answer", "choice": "label"}
+
+
+@dataclass
+class Prepared:
+    """Everything that a run reads.
+
+    Attributes:
+        tasks: in the recipe's order, labels settled.
+        encoded: split → corpus → its rows.
+        owners: corpus → names of its tasks.
+        max_length: most tokens a row.
+    """
+
+    recipe: Recipe
+    corpora: list[Corpus]
+    tasks: list[Task]
+    tokenizer: Any
+    encoder_config: Any
+    encoded: dict[str, dict[str, EncodedSplit]]
+    max_length: int
+
+    @property
+    def owners(self) -> dict[str, list[str]]:
+        """Corpus → names of its tasks."""
+        return {corpus.name: corpus.task_names for corpus in self.corpora}
+
+    def contexts(self, split: str) -> dict[str, list[str]]:
+        """Corpus → the contexts of its questions."""
+        return {
+            corpus.name: corpus.splits[split].data["context"]
+            for corpus in self.corpora
+            if corpus.reads == "question" and split in corpus.splits
+        }
+
+    def mixture(self) -> Mixture:
+        """The mixture over the training splits."""
+        spec = self.recipe.mixture
+        train = self.encoded["train"]
+        return Mixture(
+            {corpus.name: len(train[corpus.name]) for corpus in self.corpora},
+            strategy=spec.strategy,
+            temperature=spec.temperature,
+            rates=self._corpus_rates(),
+            batching=spec.batching,
+            batch=spec.batch,
+            seed=self.recipe.seed,
+        )
+
+    def _corpus_rates(self) -> dict[str, float] | None:
+        """`mixture.rates` by corpus; a corpus may be called by any of its tasks."""
+        rates = self.recipe.mixture.rates
+        if rates is None:
+            return None
+        owner = {task: corpus.name for corpus in self.corpora for task in corpus.task_names}
+        return {owner.get(name, name): rate for name, rate in rates.items()}
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """What can be checked before reading data: training arguments, metrics, the best model's metric.
+
+    Raises:
+        FaultyInput: every fault.
+    """
+    faults = Faults()
+    for check in (check_training, check_metrics, check_best_metric):
+        try:
+            check(recipe)
+        except FaultyInput as error:
+            faults.extend(error)
+    faults.check()
+
+
+def check_metrics(recipe: Recipe) -> None:
+    """Every metric is known and fits its task's annotations.
+
+    Raises:
+        FaultyInput: which task, which metric, what is allowed.
+    """
+    faults = Faults()
+    for task in recipe.definitions:
+        kind = METRIC_KINDS.get(task.kind.annotation)
+        for i, name in enumerate(task.metric_names):
+            where, key = task.place_of("metrics", i), f"{task.name}.metrics"
+            info = metric_info(name)
+            if info is None and not name.startswith("hub:"):
+                allowed = f"{listed([*METRICS, *ALIASES], 40)}, or hub:NAME"
+                faults.add(f'unknown metric "{name}"', where=where, key=key, allowed=allowed, cure=did_you_mean(name).strip())
+            elif info is not None and kind not in info.kinds:
+                allowed = listed(metrics_for(kind), 40) if kind else "none"
+                faults.add(f'metric "{name}" does not fit head {task.head}', where=where, key=key, allowed=allowed)
+            elif info is not None and i == 0 and not info.higher_better:
+                faults.add(f'"{name}" is lower-better and cannot come first', where=where, key=key, cure="put it later")
+    faults.check()
+
+
+def row_encoder(corpus: Corpus, tokenizer: Any, max_length: int, stride: int) -> RowEncoder:
+    """How the texts of a corpus become rows."""
+    tagging = [task for task in corpus.tasks if task.kind.annotation == "tags"]
+    return RowEncoder(
+        tokenizer,
+        corpus.reads,
+        max_length=max_length,
+        stride=stride,
+        splitter=tagging[0].word_splitter if tagging else "pretokenizer",
+        with_words=bool(tagging),
+        row_tasks=len(tagging) < len(corpus.tasks),
+    )
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    data_root: Path | None = None,
+    memory: Mapping[str, Any] | None = None,
+    splits: Iterable[str] = SPLITS,
+    tokenizer: Any = None,
+    need_train: bool = True,
+) -> Prepared:
+    """Read, check and encode the data of a recipe.
+
+    Args:
+        tokenizer: a checkpoint's own, when one is being scored.
+
+    Raises:
+        UserError: every fault of the recipe first, then every fault of the data.
+    """
+    check_recipe(recipe)
+    config = load_config(recipe.encoder_spec, recipe.base) if tokenizer is None else None
+    corpora = read_corpora(recipe, data_root=data_root, memory=memory, splits=splits, need_train=need_train)
+    tasks = final_tasks(recipe, corpora)
+    recipe._tasks = tasks
+    if tokenizer is None:
+        given = any(corpus.reads == "tokens" for corpus in corpora)
+        tokenizer = load_tokenizer(recipe.encoder_spec, recipe.base, given_words=given)
+    spec = recipe.encoder_spec
+    max_length = longest_row(config, tokenizer, spec.max_length) if config is not None else spec.max_length or 512
+    encoded: dict[str, dict[str, EncodedSplit]] = {split: {} for split in SPLITS}
+    for corpus in corpora:
+        encoder = row_encoder(corpus, tokenizer, max_length, spec.stride)
+        for split, part in corpus.splits.items():
+            encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train")
+    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length)
