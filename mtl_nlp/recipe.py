@@ -36,13 +36,17 @@ class EncoderSpec(Strict):
 
 
 class MixtureSpec(Strict):
-    """How batches are mixed; see `mtl_nlp.data.mixture`."""
+    """How batches are mixed; see `mtl_nlp.data.mixture`.
+
+    `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates).
+    """
 
     strategy: Literal["proportional", "uniform", "temperature", "round_robin", "fixed"] = "proportional"
     temperature: float = Field(default=2.0, ge=1.0, allow_inf_nan=False)
     rates: dict[str, float] | None = None
     batching: Literal["mixed", "homogeneous"] = "mixed"
     batch: int = Field(default=32, ge=1)
+    bucketing: bool = True
 
 
 class Balancing(Strict):

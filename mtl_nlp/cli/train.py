@@ -52,7 +52,7 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint on a split of its tasks' data."""
-    from ..inference.score import score_checkpoint
+    from ..training.score import score_checkpoint
     from . import show
 
     scores, mean = score_checkpoint(checkpoint, recipe, sets=sets or (), split=split, data_root=data_root, batch=batch)

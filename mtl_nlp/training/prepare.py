@@ -69,6 +69,8 @@ class Prepared:
             batching=spec.batching,
             batch=spec.batch,
             seed=self.recipe.seed,
+            lengths={name: split.lengths for name, split in train.items()},
+            bucket=spec.bucketing and spec.strategy != "round_robin",
         )
 
     def _corpus_rates(self) -> dict[str, float] | None:

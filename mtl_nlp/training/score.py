@@ -1,0 +1,67 @@
+"""Scoring a finished checkpoint on a split of its tasks' data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..errors import fault, listed
+from ..hub.checkpoint import check_folder, load_model, load_tokenizer
+from ..recipe import RESOLVED, Recipe, load_recipe
+from ..task import Task
+from .finetune import by_task, make_scorer
+from .prepare import prepare
+
+
+def score_checkpoint(
+    checkpoint: str | Path,
+    recipe: str | Path | None = None,
+    *,
+    sets: Sequence[str] = (),
+    split: str = "test",
+    data_root: Path | None = None,
+    batch: int = 64,
+) -> tuple[dict[str, dict[str, float]], float | None]:
+    """Task → metric → value on a split, and the mean of the primary metrics.
+
+    Args:
+        recipe: says where the data is; the checkpoint's own resolved recipe when None. Labels are always the checkpoint's.
+
+    Raises:
+        UserError: no checkpoint, a recipe with tasks that it does not have, or no such split.
+    """
+    if split not in ("train", "validation", "test"):
+        raise fault(f'found "{split}"', key="--split", allowed="train, validation or test")
+    folder = check_folder(checkpoint)
+    made = load_recipe(recipe or folder / RESOLVED, sets)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    _take_labels(made, model.tasks, str(recipe or folder))
+    if made.encoder_spec.max_length is None:
+        positions = getattr(model.config.encoder_config, "max_position_embeddings", None) or 512
+        made.encoder = made.encoder_spec.model_copy(update={"max_length": min(positions, tokenizer.model_max_length, 512)})
+    prepared = prepare(
+        made, data_root=data_root, splits=("train", split) if split == "validation" else (split,), tokenizer=tokenizer,
+        need_train=False,
+    )
+    if split == "train":
+        raise fault("the training split keeps no references", key="--split", allowed="validation or test")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    metrics = make_scorer(prepared, split).score(model.to(device), device=device, batch=batch)
+    return by_task(metrics, [task.name for task in prepared.tasks]), metrics.get("eval_mean")
+
+
+def _take_labels(recipe: Recipe, known: Sequence[Task], where: str) -> None:
+    """Give the recipe's tasks the checkpoint's labels; leave out nothing silently."""
+    labels = {task.name: task for task in known}
+    unknown = [task.name for task in recipe.definitions if task.name not in labels]
+    if unknown:
+        cure = "remove them from the recipe"
+        raise fault(f"the checkpoint has no task {listed(unknown)}", where=where, allowed=listed(labels), cure=cure)
+    settled = []
+    for task in recipe.definitions:
+        own = labels[task.name]
+        update = {"labels": own.labels, "words": own.words, "scheme": task.scheme or own.scheme}
+        settled.append(task.model_copy(update=update).placed(task._source, task.base))
+    recipe._tasks = settled
