@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoader
 from ..data.features import EncodedSplit
@@ -117,7 +117,6 @@ class MultiTaskTrainer(Trainer):
             batch_sampler=batches,  # type: ignore[arg-type]
             collate_fn=self.data_collator,
             num_workers=workers,
-            worker_init_fn=seed_worker if workers else None,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             # Its own generator: the loader's seed would otherwise be drawn from the one that dropout uses.
