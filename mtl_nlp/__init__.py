@@ -1,2 +1,58 @@
-"""mtl-nlp: one encoder, many NLP tasks."""
+"""mtl-nlp: one encoder, many NLP tasks.
+
+`finetune` trains from a recipe, `Predictor` annotates; the other names are the parts that they are made of. Everything is
+loaded when it is first asked for, so importing the package is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_WHERE = {
+    "finetune": "training.finetune",
+    "score_checkpoint": "training.score",
+    "MultiTaskTrainer": "training.trainer",
+    "Predictor": "inference.predictor",
+    "MultiTaskModel": "model.multitask",
+    "MultiTaskConfig": "model.config",
+    "Head": "model.heads",
+    "VanillaHead": "model.heads",
+    "Mixture": "data.mixture",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "make_recipe": "recipe",
+    "Task": "task",
+    "load_task": "task",
+    "HeadKind": "kinds",
+    "register_head": "kinds",
+    "UserError": "errors",
+}
+
+__all__ = sorted(_WHERE)
+
+if TYPE_CHECKING:
+    from .data.mixture import Mixture
+    from .errors import UserError
+    from .inference.predictor import Predictor
+    from .kinds import HeadKind, register_head
+    from .model.config import MultiTaskConfig
+    from .model.heads import Head, VanillaHead
+    from .model.multitask import MultiTaskModel
+    from .recipe import Recipe, load_recipe, make_recipe
+    from .task import Task, load_task
+    from .training.finetune import finetune
+    from .training.score import score_checkpoint
+    from .training.trainer import MultiTaskTrainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -161,6 +161,13 @@ def load_recipe(
     return make_recipe(data, source, path.parent, sets, output=output, memory=memory)
 
 
+def shipped_recipe(name: str) -> Path:
+    """A recipe that comes with the package (in a wheel, or in the checkout's `scripts/recipes`)."""
+    package = Path(__file__).parent
+    inside = package / "shipped_recipes" / f"{name}.yaml"
+    return inside if inside.is_file() else package.parent / "scripts" / "recipes" / f"{name}.yaml"
+
+
 def make_recipe(
     data: Mapping[str, Any],
     source: Source | None = None,

@@ -1,0 +1,53 @@
+"""`demo`: train on the corpus that ships, score on its test split, annotate three messages; from any folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import fault
+from ..recipe import RESOLVED, shipped_recipe
+from .app import app
+
+MESSAGES = (
+    "I can't log in since Monday and nobody answers. Anna Kowalska, Berlin",
+    "Where is my order #48-2291-K? The courier was friendly, but the parcel never came.",
+    "Please cancel my subscription and refund the 49.90 EUR, thanks a lot!",
+)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier demo there first.")] = False,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, any key of the recipe.")] = None,
+) -> None:
+    """Train, score and use three tasks on the corpus that ships (a few minutes on two cores)."""
+    from ..recipe import load_recipe
+
+    recipe = load_recipe(shipped_recipe("demo"), sets or (), output=str(output))
+    if overwrite:
+        _remove_run(output)
+    from ..inference.predictor import Predictor
+    from ..training.finetune import finetune
+    from ..training.score import score_checkpoint
+    from . import show
+
+    result = finetune(recipe)
+    metrics, mean = score_checkpoint(result.folder)
+    show.scores("Scores on the test split (generated text: they show the road, not quality)", metrics, mean)
+    for answer in Predictor.from_pretrained(result.folder)(list(MESSAGES)):
+        show.as_json(answer)
+    typer.echo(f"checkpoint: {result.folder}; try `mtl-nlp predict {output} --text \"…\"`", err=True)
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove an earlier run; nothing that is not one."""
+    if not folder.exists():
+        return
+    if not (folder / RESOLVED).is_file() and not any(folder.glob("checkpoint-*")) and any(folder.iterdir()):
+        raise fault("holds something that is not a run", where=str(folder), key="--overwrite", cure="choose another --output")
+    shutil.rmtree(folder)
