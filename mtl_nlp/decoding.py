@@ -119,6 +119,7 @@ def _best_answer(windows: NDArray[np.float32], text: TextInput) -> Decoded:
     best, answered = (-np.inf, 0, 0), False
     for scores, record in zip(windows, text.records, strict=True):
         starts, ends, shift = np.asarray(record["starts"]), np.asarray(record["ends"]), record.get("shift", 0)
+        scores = _without_padding(scores, shift, len(starts))
         inside = np.nonzero(starts >= 0)[0]
         if not len(inside):
             continue
@@ -134,6 +135,13 @@ def _best_answer(windows: NDArray[np.float32], text: TextInput) -> Decoded:
         return Decoded("")
     start, end = best[1], best[2]
     return Decoded(text.context[start:end], None, (start, end), float(np.exp(best[0])))
+
+
+def _without_padding(scores: NDArray[np.float32], shift: int, length: int) -> NDArray[np.float32]:
+    """Log-probabilities [T, 2] over a row's own tokens: padding depends on the neighbours in the batch."""
+    own = scores[shift : shift + length]
+    highest = own.max(axis=0)
+    return scores - (highest + np.log(np.exp(own - highest).sum(axis=0)))
 
 
 def run_batch(

@@ -32,12 +32,28 @@ def options(
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more on stderr.")] = False,
 ) -> None:
     """One encoder, many NLP tasks."""
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
-    logging.getLogger("mtl_nlp").setLevel(logging.DEBUG if verbose else logging.INFO)
-    # Their bars and load reports would bury ours; what matters of them is checked and said by us.
+    ours = logging.getLogger("mtl_nlp")
+    ours.handlers = [logging.StreamHandler(sys.stderr)]
+    ours.propagate = False
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        quieten_libraries()
+
+
+def quieten_libraries() -> None:
+    """Their load reports and tracebacks would bury ours; what matters of them is found and said by us."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    for name in ("datasets", "pyarrow", "fsspec"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def quieten_loading() -> None:
+    """No bar for loading weights that are on the disk already (imports transformers)."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import fault
 from ..recipe import RESOLVED, shipped_recipe
-from .app import app
+from .app import app, quieten_loading
 
 MESSAGES = (
     "I can't log in since Monday and nobody answers. Anna Kowalska, Berlin",
@@ -36,6 +36,7 @@ def demo(
     from ..training.score import score_checkpoint
     from . import show
 
+    quieten_loading()
     result = finetune(recipe)
     metrics, mean = score_checkpoint(result.folder)
     show.scores("Scores on the test split (generated text: they show the road, not quality)", metrics, mean)

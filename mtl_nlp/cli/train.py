@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app
+from .app import app, quieten_loading
 
 Recipe = Annotated[str, typer.Argument(help="A recipe: a YAML file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, any key of the recipe; may be repeated.")]
@@ -32,6 +32,7 @@ def train(
     from ..training.finetune import finetune
     from . import show
 
+    quieten_loading()
     result = finetune(loaded, data_root=data_root, resume=resume_from or resume)
     if json:
         show.as_json({"folder": str(result.folder), "validation": result.metrics, "mean": result.mean, "run": result.report})
@@ -55,6 +56,7 @@ def evaluate(
     from ..training.score import score_checkpoint
     from . import show
 
+    quieten_loading()
     scores, mean = score_checkpoint(checkpoint, recipe, sets=sets or (), split=split, data_root=data_root, batch=batch)
     report: dict[str, Any] = {"split": split, "metrics": scores, "mean": mean}
     show.as_json(report) if json else show.scores(f"Scores on {split}", scores, mean)

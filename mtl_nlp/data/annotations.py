@@ -194,6 +194,9 @@ class AnnotationReader:
                 raise ValueError(f'answer "{answer[:40]}" does not stand at {start} → the context has "{text[start:][:40]}"')
         return {"text": texts, "answer_start": starts}
 
+    def _none(self, row: int, value: Any, text: Any) -> None:
+        """Masked LM has no annotation."""
+
     def _choice(self, row: int, value: Any, text: Sequence[str]) -> int:
         names = self.task.labels
         if isinstance(value, str) and names is not None and value in names:

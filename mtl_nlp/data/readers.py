@@ -176,7 +176,6 @@ def _diagnosis(kind: str, paths: Sequence[Path], error: Exception) -> UserError:
 def _first_bad_json(path: Path) -> FaultyInput | None:
     import json
 
-    kinds: dict[str, tuple[type, int]] = {}
     with path.open(encoding="utf-8-sig") as handle:
         for number, line in enumerate(handle, 1):
             if not line.strip():
@@ -188,13 +187,22 @@ def _first_bad_json(path: Path) -> FaultyInput | None:
                 return fault(f"not valid JSON: {error.msg} (column {error.colno})", where=where, allowed="one object a line")
             if not isinstance(record, dict):
                 return fault(f"found a {type(record).__name__}", where=where, allowed="one object a line")
-            for key, value in record.items():
-                if value is None:
-                    continue
-                kind, first = kinds.setdefault(key, (type(value), number))
-                if kind is not type(value) and {kind, type(value)} != {int, float}:
-                    found = f"{value!r} is a {type(value).__name__}, but a {kind.__name__} in line {first}"
-                    return fault(found, where=where, key=key, allowed="one type a column", cure="quote them all")
+    return None
+
+
+def mixed_types(origin: Origin, data: Dataset, column: str) -> FaultyInput | None:
+    """A column whose values are of several types, which `datasets` keeps as they are: a fault that names the first two lines."""
+    if type(data.features[column]).__name__ != "Json":
+        return None
+    first: tuple[type, int] | None = None
+    for row, value in enumerate(data[column]):
+        if value is None:
+            continue
+        if first is None:
+            first = (type(value), row)
+        elif type(value) is not first[0] and {type(value), first[0]} != {int, float}:
+            found = f"{value!r} is a {type(value).__name__}, but a {first[0].__name__} at {origin.where(first[1])}"
+            return fault(found, where=origin.where(row), key=column, allowed="one type a column", cure="quote them all")
     return None
 
 

@@ -15,7 +15,7 @@ from ..errors import Faults, fault, listed
 from ..task import Task
 from .annotations import AnnotationReader, bracketed_words
 from .places import Place
-from .readers import Origin, read_files, read_hub, read_memory
+from .readers import Origin, mixed_types, read_files, read_hub, read_memory
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -108,6 +108,9 @@ def _resolve(task: Task, raw: Dataset, origin: Origin, split: str, faults: Fault
                 # A CoNLL file has no column names: the words come first and the tags last.
                 present, missing = [raw.column_names[0 if role == "tokens" else -1]], []
             found[role] = present[0] if present else ""
+            mixed = mixed_types(origin, raw, found[role]) if present and role not in ("spans", "answers") else None
+            if mixed is not None:
+                faults.extend(mixed)
         if missing:
             file = origin.files[0].name if origin.files else origin.name
             faults.add(

@@ -48,11 +48,7 @@ class Piece:
     @property
     def group(self) -> tuple[str, ...]:
         """Pieces of one group are encoded and answered together."""
-        return (self.form, *(["question"] if self._asks else []), *(["pair"] if "pair" in self.fields else []), *self.tasks)
-
-    @property
-    def _asks(self) -> bool:
-        return self.form == "choices" and "question" in self.fields
+        return (self.form, *sorted(self.fields), *self.tasks)
 
     @property
     def text(self) -> str:

@@ -42,6 +42,9 @@ class MultiTaskConfig(PreTrainedConfig):
             settings = dict(encoder_config)
             encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
         self.encoder_config = encoder_config
+        # The base class hands its own attention implementation down; an absent one would reach the live encoder, which then
+        # attends to padding.
+        kwargs.setdefault("attn_implementation", getattr(encoder_config, "_attn_implementation", None))
         self.tasks = list(tasks or [])
         self.format_version = format_version
         super().__init__(**kwargs)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ..data.batching import Collator
 from ..data.mixture import Mixture
 from ..errors import Faults, UserError, fault
@@ -245,8 +247,8 @@ def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, rep
     if trainer.args.should_save:
         try:
             write_model(folder, lambda path: _write_model(path, trainer, prepared, result))
-        except OSError as error:
-            raise UserError(f"{folder}: the model cannot be written: {error.strerror or error}; free some space, then --resume") from error
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{folder}: the model cannot be written: {error}; free some space, then --resume") from error
     trainer.accelerator.wait_for_everyone()
     return result
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -23,6 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoader
 from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
+from ..errors import UserError
 from ..hub.checkpoint import load_weights, sync_folder, write_state
 from ..model.multitask import MultiTaskModel
 from .arguments import OwnArguments
@@ -231,7 +233,11 @@ class MultiTaskTrainer(Trainer):
             self.save_extra(folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """`checkpoint-N`, written as `tmp-checkpoint-N`, synced and renamed, so that none is ever half written."""
+        """`checkpoint-N`, written as `tmp-checkpoint-N`, synced and renamed, so that none is ever half written.
+
+        Raises:
+            UserError: the disk is full or cannot be written; what was written of it is removed.
+        """
         self.store_flos()
         run = Path(self._get_output_dir(trial=trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -239,21 +245,32 @@ class MultiTaskTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(temporary, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.save_model(str(temporary), _internal_call=True)
-        self._save_optimizer_and_scheduler(str(temporary))
-        self._save_scaler(str(temporary))
-        self._save_rng_state(str(temporary))
         best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
         if self.state.best_global_step and (best == final or best.exists()):
             self.state.best_model_checkpoint = str(best)
+        # torch reports a full disk as a RuntimeError, safetensors as its own.
+        try:
+            self._write_checkpoint(temporary)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{final} cannot be written: {reason}; free some space, then --resume") from error
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self._write_run_state(temporary)
-            sync_folder(temporary)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
             sync_folder(run, deep=False)
             self._forget_old(run)
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        self.save_model(str(folder), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self._write_run_state(folder)
+            sync_folder(folder)
 
     def _write_run_state(self, folder: Path) -> None:
         for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:

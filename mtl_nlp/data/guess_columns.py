@@ -1,7 +1,4 @@
-"""What a column holds and what its name suggests: the two things that `guess` goes by.
-
-`profile` sorts a column's values into one of a few kinds; `name_role` reads its name. No value is changed here.
-"""
+"""What a column's values are: text, numbers, lists of words, spans, answers."""
 
 from __future__ import annotations
 
@@ -13,32 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["empty", "text", "int", "float", "bool", "strings", "ints", "spans", "answers", "pylist", "other"]
-Role = Literal["label", "value", "meta", "identifier", ""]
+from .guess_names import SPLIT_VALUES
 
-# Exact names come before names that only contain one of these words; the first in the list wins.
-TEXT_NAMES = (
-    "text sentence utterance review message content tweet comment question query body document article post transcript "
-    "request prompt input headline passage description feedback complaint title subject summary abstract sent"
-).split()
-WORD_NAMES = ("tokens", "words", "token", "word", "text", "sentence", "utterance")
-LABEL_NAMES = frozenset(
-    "label class category intent intention sentiment emotion topic polarity stance genre tag target gold act aspect mood "
-    "toxic toxicity obscene threat insult hate spam offensive offence irony ironic sarcasm sarcastic fraud relation "
-    "duplicate entailment acceptability annotation y".split()
-)
-VALUE_NAMES = frozenset(
-    "score rating similarity relatedness valence arousal dominance star grade intensity readability difficulty".split()
-)
-META_NAMES = frozenset(
-    "user username author lang language locale country source annotator worker device version channel confidence trust "
-    "agreement weight length len count vote likes retweet region platform".split()
-)
-IDENTIFIER_NAMES = frozenset(
-    "id idx index uid uuid guid key hash date time timestamp datetime year url uri link file filename path split fold set "
-    "partition subset unnamed email phone ip".split()
-)
-SPLIT_COLUMN_NAMES = frozenset({"split", "fold", "set", "partition", "subset"})
+Kind = Literal["empty", "text", "int", "float", "bool", "strings", "ints", "spans", "answers", "pylist", "other"]
 
 
 @dataclass(frozen=True)
@@ -172,50 +146,9 @@ def span_label(value: Any) -> str:
     return str(value[0] if isinstance(value, list) and value else value)
 
 
-def name_parts(name: str) -> list[str]:
-    """The words of a column's name, small letters, without digits and plural s: `gold_labels2` → gold, label."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    words = [part.strip("0123456789") for part in re.split(r"[\W_]+", spaced.casefold())]
-    return [_singular(word) for word in words if word]
-
-
-def _singular(word: str) -> str:
-    if len(word) <= 3 or not word.endswith("s") or word.endswith("ss"):
-        return word
-    return f"{word[:-3]}y" if word.endswith("ies") else word[:-1]
-
-
-def name_role(name: str) -> Role:
-    """What a name suggests; its last word decides where several do (`label_id` is an identifier)."""
-    parts = name_parts(name)
-    if not parts:
-        return "identifier"
-    if parts[-1] in IDENTIFIER_NAMES:
-        return "identifier"
-    if parts[-1] in META_NAMES:
-        return "meta"
-    if parts[0] in ("is", "has") and len(parts) > 1:
-        return "label"
-    for part in reversed(parts):
-        if part in LABEL_NAMES:
-            return "label"
-        if part in VALUE_NAMES:
-            return "value"
-    if parts[0] in IDENTIFIER_NAMES:
-        return "identifier"
-    return "meta" if any(part in META_NAMES for part in parts) else ""
-
-
-def text_rank(name: str) -> int | None:
-    """How early a name's best word stands among `TEXT_NAMES`; None if it has none of them."""
-    ranks = [TEXT_NAMES.index(part) for part in name_parts(name) if part in TEXT_NAMES]
-    return min(ranks, default=None)
-
-
-def exact_text_rank(name: str) -> int | None:
-    """As `text_rank`, for a name that is nothing but the word."""
-    lower = name.casefold().strip()
-    return TEXT_NAMES.index(lower) if lower in TEXT_NAMES else None
+def is_split_column(column: Column) -> bool:
+    """Whether a column says to which split each row belongs."""
+    return bool(column.counts) and all(name.casefold() in SPLIT_VALUES for name in column.counts)
 
 
 def longest(columns: Iterable[Column]) -> Column | None:

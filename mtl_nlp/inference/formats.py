@@ -1,0 +1,185 @@
+"""Lines of a file or a pipe → rows, one at a time: plain text, JSONL, CSV, TSV, CoNLL.
+
+Nothing holds the whole input. Every fault names file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..data.conll import COMMENT, column_names
+from ..errors import fault, listed
+from .inputs import Item, as_item
+
+FORMATS = ("text", "jsonl", "csv", "tsv", "conll")
+ENDINGS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".conll": "conll",
+    ".conllu": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
+}
+LONGEST_FIELD = 2**31 - 1
+
+Line = tuple[int, str]
+
+
+def read_items(stream: BinaryIO, name: str, kind: str) -> Iterator[Item]:
+    """The rows of an input.
+
+    Args:
+        stream: bytes, read line by line.
+        name: of the input, for messages; its ending decides where `kind` is `auto`, else its first line.
+        kind: `auto` or one of `FORMATS`.
+
+    Raises:
+        FaultyInput: an unknown format, or (while iterating) a malformed line or one that is not UTF-8.
+    """
+    if kind not in ("auto", *FORMATS):
+        raise fault(f'found "{kind}"', key="--format", allowed=listed(("auto", *FORMATS)))
+    if kind == "auto":
+        ending = Path(name).suffix.lower()
+        if ending in (".parquet", ".gz", ".zip", ".xlsx"):
+            allowed = "plain text, JSONL, CSV, TSV or CoNLL"
+            raise fault(f"{ending} files are not read here", where=name, allowed=allowed, cure="convert or unpack it")
+        kind = ENDINGS.get(ending, "auto")
+    return _items(_lines(stream, name), name, kind)
+
+
+def _items(lines: Iterator[Line], name: str, kind: str) -> Iterator[Item]:
+    first = next(lines, None)
+    if first is None:
+        return
+    if kind == "auto":
+        kind = guess(first[1])
+    yield from READERS[kind](chain([first], lines), name)
+
+
+def guess(line: str) -> str:
+    """The format that an input's first line shows: JSONL begins with `{`, CoNLL is a word, a tab and a tag; else plain text."""
+    if line.lstrip().startswith("{"):
+        return "jsonl"
+    cells = line.rstrip("\r\n").split("\t")
+    if len(cells) == 2 and all(cell and not any(c.isspace() for c in cell) for cell in cells):
+        return "conll"
+    return "text"
+
+
+def _lines(stream: BinaryIO, name: str) -> Iterator[Line]:
+    """(number, line) with the line's end; only a line feed ends a line."""
+    for number, raw in enumerate(stream, 1):
+        try:
+            # A byte order mark may begin the first line only.
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            byte = f"{raw[error.start]:#04x}"
+            cure = "save the file as UTF-8, for example: iconv -f latin1 -t utf-8"
+            raise fault(f"byte {byte} is not UTF-8", where=f"{name}:{number}", cure=cure) from None
+
+
+def _read_text(lines: Iterable[Line], name: str) -> Iterator[Item]:
+    """One text a line; an empty line is an empty text, so that output lines match input lines."""
+    for number, line in lines:
+        yield Item({"text": line.removesuffix("\n").removesuffix("\r")}, f"{name}:{number}")
+
+
+def _read_jsonl(lines: Iterable[Line], name: str) -> Iterator[Item]:
+    """One object a line (or one string, or one list of words); empty lines are skipped."""
+    for number, line in lines:
+        if not line.strip():
+            continue
+        where = f"{name}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            reason = getattr(error, "msg", str(error))
+            column = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise fault(f"not valid JSON: {reason}{column}", where=where, allowed="one object a line") from None
+        except RecursionError:
+            raise fault("not readable JSON: nested too deeply", where=where, allowed="one object a line") from None
+        yield as_item(row, where)
+
+
+def _read_csv(lines: Iterable[Line], name: str, delimiter: str = ",") -> Iterator[Item]:
+    csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
+    columns: list[str] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            found, cure = f"not a readable record: {error}", 'a quote inside a quoted field is written ""'
+            raise fault(found, where=f"{name}:{line}", cure=cure) from None
+        if not cells:
+            continue
+        if not columns:
+            columns = _header(cells, f"{name}:{line}")
+        elif len(cells) != len(columns):
+            few = "too few" if len(cells) < len(columns) else "too many"
+            allowed = f"{len(columns)}: {listed(columns)}"
+            raise fault(f"{few} fields: {len(cells)}", where=f"{name}:{line}", allowed=allowed)
+        else:
+            yield Item(dict(zip(columns, cells, strict=True)), f"{name}:{line}")
+
+
+def _header(cells: list[str], where: str) -> list[str]:
+    columns = [cell.strip() for cell in cells]
+    doubled = sorted({column for column in columns if columns.count(column) > 1})
+    if doubled:
+        raise fault(f"column {listed(doubled)} stands more than once", where=where, allowed="a header of distinct names")
+    return columns
+
+
+def _read_tsv(lines: Iterable[Line], name: str) -> Iterator[Item]:
+    return _read_csv(lines, name, "\t")
+
+
+def _read_conll(lines: Iterable[Line], name: str) -> Iterator[Item]:
+    """Sentences as `tokens` and the other columns, by the rules of `mtl_nlp.data.conll`.
+
+    The delimiter is a tab if the first word's line has one, else white space: a pipe cannot be searched for tabs first.
+    """
+    delimiter: str | None = None
+    width, begin = 0, 0
+    rows: list[list[str]] = []
+    for number, ended in chain(lines, [(0, "\n")]):
+        line = ended.removesuffix("\n").removesuffix("\r")
+        if not line:
+            if rows:
+                yield Item(_sentence(rows, width), f"{name}:{begin}")
+            rows = []
+        elif (not line.strip() and "\t" not in line) or line.startswith("-DOCSTART-"):
+            continue
+        elif not rows and line.startswith(COMMENT) and "\t" not in line:
+            continue
+        else:
+            if not width:
+                delimiter = "\t" if "\t" in line else None
+            cells = line.split(delimiter)
+            width = width or len(cells)
+            if len(cells) != width:
+                few = "too few" if len(cells) < width else "too many"
+                found = f'{few} columns: {len(cells)} in "{line[:60]}"'
+                raise fault(found, where=f"{name}:{number}", allowed=f"{width} columns")
+            begin = begin if rows else number
+            rows.append(cells)
+
+
+def _sentence(rows: list[list[str]], width: int) -> dict[str, Any]:
+    columns = zip(*rows, strict=True)
+    return {column: list(values) for column, values in zip(column_names(width), columns, strict=True)}
+
+
+READERS = {"text": _read_text, "jsonl": _read_jsonl, "csv": _read_csv, "tsv": _read_tsv, "conll": _read_conll}

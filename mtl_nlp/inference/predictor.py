@@ -1,0 +1,321 @@
+"""`Predictor`: texts in, one encoder pass, every task's decoded annotation out, with character offsets.
+
+    predictor = Predictor.from_pretrained("runs/assistant")
+    predictor(["book a table in Paris"])
+    # [{"text": "book a table in Paris", "predictions": {"intent": {"label": …}, "slots": {"entities": […]}}}]
+
+Texts are cut into words, tokens and windows exactly as in training (`mtl_nlp.data.windows`, `mtl_nlp.decoding`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError, closest, fault, listed
+from ..hub.checkpoint import check_folder, load_model, load_tokenizer
+from ..model.encoder import longest_row
+from ..model.multitask import MultiTaskModel
+from ..recipe import RESOLVED, EncoderSpec
+from ..schema import read_yaml
+from ..task import Task
+from .answers import answer
+from .inputs import PREDICTIONS, Item, Piece, as_item, pieces_of
+from .passes import EncodedPiece, Passes, encode_pieces, passes
+
+SPLITTERS = ("whitespace", "pretokenizer")
+DTYPES = {
+    "float32": None,
+    "fp32": None,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+LOOKAHEAD = 2048
+
+
+@dataclass
+class Tally:
+    """What a stream has done so far: rows answered, and those of which a task read the beginning only."""
+
+    rows: int = 0
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Of one call."""
+
+    tasks: tuple[Task, ...]
+    named: bool
+    size: int
+    top: int | None
+    words: str | None
+
+
+class Predictor:
+    """Annotates texts with the tasks of one checkpoint; may be called from several threads.
+
+    Args:
+        model: put into evaluation mode and moved to `device`.
+        tokenizer: the checkpoint's.
+        device: a torch device; CUDA where there is one, else the CPU.
+        dtype: `bfloat16` or `float16` runs the passes under autocast; float32 otherwise.
+        words: how raw text is cut into words, in place of each token task's own way: `whitespace` or `pretokenizer`.
+        max_length: most tokens a row; what the encoder allows if absent.
+        stride: tokens that neighbouring windows of a long text share.
+
+    Raises:
+        UserError: an unknown device, dtype or splitter.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        tokenizer: Any,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        words: str | None = None,
+        max_length: int | None = None,
+        stride: int = 64,
+    ) -> None:
+        self.device = _device(device)
+        self.model = model.to(self.device).eval()  # type: ignore[arg-type]
+        self.tokenizer = tokenizer
+        self.words = _splitter(words)
+        self.stride = stride
+        self.max_length = longest_row(model.config.encoder_config, tokenizer, max_length)
+        self._context = _autocast(self.device, dtype)
+        # Truncation is state of a fast tokenizer, so two threads must not encode at once.
+        self._encoding = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        device: str | torch.device | None = None,
+        *,
+        dtype: str | torch.dtype | None = None,
+        words: str | None = None,
+    ) -> Predictor:
+        """The predictor of a checkpoint folder; rows are as long as in its training.
+
+        Raises:
+            UserError: no checkpoint, a damaged one, or an unknown device, dtype or splitter.
+        """
+        path = check_folder(folder)
+        # Before the weights are read, which takes longer.
+        _autocast(_device(device), dtype)
+        _splitter(words)
+        max_length, stride = _row_settings(path)
+        return cls(
+            load_model(path),
+            load_tokenizer(path),
+            device=device,
+            dtype=dtype,
+            words=words,
+            max_length=max_length,
+            stride=stride,
+        )
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that can be answered, in the checkpoint's order (auxiliary language modelling cannot)."""
+        return [task for task in self.model.tasks if task.kind.annotation != "none"]
+
+    def __call__(
+        self,
+        texts: Iterable[Any] | str | Mapping[str, Any],
+        tasks: Sequence[str] | str | None = None,
+        batch_size: int = 32,
+        *,
+        scores: bool = False,
+        top: int | None = None,
+        words: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """One prediction a row, in order: the row's fields and `predictions`, task → answer.
+
+        Args:
+            texts: rows; each a raw text, a list of words (offsets are then those of the words joined by single spaces, and
+                token tasks add `tags`, one a word), or a mapping with fields called as in the tasks' `columns` or by role
+                (`text`, `tokens`, `pair`, `question`, `context`, `choices`). One text or mapping is taken for one row.
+            tasks: names; by default every task that the row can feed.
+            batch_size: most sequences (texts, windows, choices) a pass.
+            scores: add every label's score; `top` adds the highest ones only.
+            words: overrides the splitter of raw text for this call.
+
+        Raises:
+            UserError: an unknown task, or a row that does not feed the named tasks (or none at all).
+        """
+        rows = [texts] if isinstance(texts, str | Mapping | Item) else texts
+        return list(self.stream(rows, tasks, batch_size, scores=scores, top=top, words=words))
+
+    def stream(
+        self,
+        rows: Iterable[Any],
+        tasks: Sequence[str] | str | None = None,
+        batch_size: int = 32,
+        *,
+        scores: bool = False,
+        top: int | None = None,
+        words: str | None = None,
+        lookahead: int = LOOKAHEAD,
+        tally: Tally | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """As a call, one prediction after the other; `rows` may be endless.
+
+        Args:
+            lookahead: rows that are read before the first is answered, so that texts of similar length share a pass; at least
+                `batch_size`.
+            tally: is kept up to date.
+
+        Raises:
+            UserError: as a call; the rows before a faulty one are answered first.
+        """
+        if batch_size < 1:
+            raise fault(f"found {batch_size}", key="batch_size", allowed="at least 1")
+        if top is not None and top < 1:
+            raise fault(f"found {top}", key="top", allowed="at least 1")
+        chosen = self._chosen(tasks)
+        best = top if top is not None else (0 if scores else None)
+        settings = _Settings(tuple(chosen), tasks is not None, batch_size, best, _splitter(words) or self.words)
+        return self._stream(rows, settings, max(lookahead, batch_size), tally or Tally())
+
+    def _chosen(self, names: Sequence[str] | str | None) -> list[Task]:
+        known = {task.name: task for task in self.tasks}
+        if not known:
+            raise UserError("the checkpoint has no task that can be answered; it was trained on unlabelled text alone")
+        if names is None:
+            return list(known.values())
+        wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
+        for name in wanted:
+            if name not in known:
+                raise fault(f'no task "{name}".{closest(name, known)}', key="tasks", allowed=listed(known, 40))
+        if not wanted:
+            raise fault("no task is named", key="tasks", allowed=listed(known, 40))
+        return [known[name] for name in wanted]
+
+    def _stream(self, rows: Iterable[Any], settings: _Settings, lookahead: int, tally: Tally) -> Iterator[dict[str, Any]]:
+        fed = _fed(rows, settings, lookahead)
+        for window in _windows(fed, lookahead):
+            answers = self._answer([piece for _, pieces in window for piece in pieces], settings, tally)
+            for number, (item, _) in enumerate(window):
+                found = {task.name: answers[number, task.name] for task in settings.tasks if (number, task.name) in answers}
+                tally.rows += 1
+                yield {**item.fields, PREDICTIONS: found}
+
+    def _answer(self, pieces: Sequence[Piece], settings: _Settings, tally: Tally) -> dict[tuple[int, str], dict[str, Any]]:
+        """(row, task) → answer."""
+        groups: dict[tuple[str, ...], list[Piece]] = {}
+        for piece in pieces:
+            groups.setdefault(piece.group, []).append(piece)
+        answers: dict[tuple[int, str], dict[str, Any]] = {}
+        truncated: set[int] = set()
+        for group in groups.values():
+            tasks = [task for task in settings.tasks if task.name in group[0].tasks]
+            splitters = {task.name: _word_splitter(task, settings) for task in tasks if task.kind.annotation == "tags"}
+            encoded = self._encode(group, tasks, sorted(set(splitters.values())))
+            truncated |= {piece.piece.row for piece in encoded if piece.first.truncated}
+            runner = Passes(
+                self.model, self.tokenizer, tasks, splitters, size=settings.size, device=self.device, context=self._context
+            )
+            for batch in passes(encoded, settings.size):
+                for name, found in runner.run(batch).items():
+                    task = next(task for task in tasks if task.name == name)
+                    for piece, decoded in zip(batch, found, strict=True):
+                        made = answer(task, decoded, piece, splitters.get(name), settings.top)
+                        answers[piece.piece.row, name] = made
+        tally.truncated += len(truncated)
+        return answers
+
+    def _encode(self, group: Sequence[Piece], tasks: Sequence[Task], splitters: Sequence[str]) -> list[EncodedPiece]:
+        row_tasks = any(task.kind.annotation != "tags" for task in tasks)
+        with self._encoding:
+            return encode_pieces(
+                group,
+                self.tokenizer,
+                splitters,
+                row_tasks=row_tasks,
+                max_length=self.max_length,
+                stride=self.stride,
+            )
+
+
+Fed = tuple[Item, list[Piece]]
+
+
+def _fed(rows: Iterable[Any], settings: _Settings, lookahead: int) -> Iterator[Fed]:
+    """Rows with their pieces, numbered within windows of `lookahead`."""
+    for number, row in enumerate(rows):
+        item = as_item(row, f"row {number + 1}")
+        yield item, pieces_of(item, number % lookahead, settings.tasks, named=settings.named)
+
+
+def _windows(fed: Iterator[Fed], size: int) -> Iterator[list[Fed]]:
+    held: list[Fed] = []
+    try:
+        for one in fed:
+            held.append(one)
+            if len(held) == size:
+                yield held
+                held = []
+    except UserError:
+        # What stands before the fault is still answered.
+        if held:
+            yield held
+        raise
+    if held:
+        yield held
+
+
+def _word_splitter(task: Task, settings: _Settings) -> str:
+    own = task.word_splitter
+    return settings.words or ("pretokenizer" if own == "given" else own)
+
+
+def _row_settings(path: Path) -> tuple[int | None, int]:
+    """(max_length, stride) of the training; the defaults where the folder does not say."""
+    if not (path / RESOLVED).is_file():
+        return None, EncoderSpec().stride
+    data, source = read_yaml(path / RESOLVED, "resolved recipe")
+    encoder = data.get("encoder")
+    encoder = encoder if isinstance(encoder, dict) else {}
+    found = encoder.get("max_length"), encoder.get("stride", EncoderSpec().stride)
+    if not isinstance(found[0], int | None) or not isinstance(found[1], int):
+        where = source.where(("encoder",))
+        raise fault(f"found {found[0]!r} and {found[1]!r}", where=where, key="encoder.max_length, encoder.stride", allowed="numbers")
+    return found
+
+
+def _splitter(words: str | None) -> str | None:
+    if words is not None and words not in SPLITTERS:
+        raise fault(f'found "{words}"', key="words", allowed=listed(SPLITTERS))
+    return words
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise fault(f'"{wanted}" cannot be used: {reason}', key="device", allowed="cpu, cuda, cuda:1 …") from None
+    return device
+
+
+def _autocast(device: torch.device, dtype: str | torch.dtype | None) -> Callable[[], AbstractContextManager[Any]]:
+    name = str(dtype).removeprefix("torch.")
+    if dtype is not None and name not in DTYPES:
+        raise fault(f'found "{name}"', key="dtype", allowed=listed(DTYPES))
+    kind = DTYPES.get(name)
+    return nullcontext if kind is None else lambda: torch.autocast(device.type, kind)
