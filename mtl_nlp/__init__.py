@@ -31,7 +31,25 @@ _WHERE = {
     "UserError": "errors",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = [
+    "Head",
+    "HeadKind",
+    "Mixture",
+    "MultiTaskConfig",
+    "MultiTaskModel",
+    "MultiTaskTrainer",
+    "Predictor",
+    "Recipe",
+    "Task",
+    "UserError",
+    "VanillaHead",
+    "finetune",
+    "load_recipe",
+    "load_task",
+    "make_recipe",
+    "register_head",
+    "score_checkpoint",
+]
 
 if TYPE_CHECKING:
     from .data.mixture import Mixture

@@ -217,7 +217,11 @@ def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
         entry = {"use": entry}
     if not isinstance(entry, dict):
         raise fault(
-            f"found {entry!r}", where=place, key=f"tasks.{i}", allowed="a task's name, a path, or a mapping", cure="quote it"
+            f"found {entry!r}",
+            where=place,
+            key=f"tasks.{i}",
+            allowed="a task's name, a path, or a mapping",
+            cure="quote it",
         )
     if "use" not in entry:
         return make_task(entry, source.below(*prefix), base, prefix)
@@ -244,10 +248,14 @@ def _check_tasks(tasks: list[Task], memory: set[str], source: Source, faults: Fa
         )
     for task in tasks:
         if task.data.source is None and task.name not in memory and not task.data.splits.given():
-            faults.add("missing", where=task.where, key=f"{task.name}.data.source", allowed="a Hub dataset, file or folder")
+            faults.add(
+                "missing", where=task.where, key=f"{task.name}.data.source", allowed="a Hub dataset, file or folder"
+            )
         if task.name in memory or task.data.columns.roles():
             continue
-        faults.add("missing", where=task.where, key=f"{task.name}.data.columns", allowed="which column plays which role")
+        faults.add(
+            "missing", where=task.where, key=f"{task.name}.data.columns", allowed="which column plays which role"
+        )
     unknown = sorted(memory - set(names))
     if unknown:
         faults.add(f"data given for {listed(unknown)}", key="datasets", allowed=listed(names))

@@ -63,9 +63,7 @@ class Registry:
             own = [n for n in self.names() if n not in self._builtin]
             yours = f"; your own: {listed(own)}" if own else ""
             known = sorted(self._builtin) if self._builtin else self.names()
-            raise UserError(
-                f'no {self.kind} "{name}".{closest(name, self.names())} Known: {listed(known, 40)}{yours}'
-            )
+            raise UserError(f'no {self.kind} "{name}".{closest(name, self.names())} Known: {listed(known, 40)}{yours}')
         entry = self._entries[name]
         if isinstance(entry, str):
             entry = self._entries[name] = resolve(entry)

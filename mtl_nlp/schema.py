@@ -99,7 +99,7 @@ def parse_yaml(text: str, file: str) -> tuple[Any, Source]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     reader = YAML(typ="rt", pure=True)
-    reader.version = (1, 2)  # type: ignore[assignment]
+    reader.version = (1, 2)
     try:
         data = reader.load(text)
     except MarkedYAMLError as error:
@@ -121,13 +121,15 @@ def _plain(node: Any, key: Key, source: Source) -> Any:
         lines = getattr(node, "lc", None)
         for name in node:
             if lines is not None and name in (lines.data or {}):
-                source.lines[(*key, _scalar(name))] = lines.data[name][0] + 1
+                place = (*key, _scalar(name))
+                source.lines[place] = lines.data[name][0] + 1
         return {_scalar(name): _plain(value, (*key, _scalar(name)), source) for name, value in node.items()}
     if isinstance(node, Sequence) and not isinstance(node, str):
         lines = getattr(node, "lc", None)
         for i in range(len(node)):
             if lines is not None and i in (lines.data or {}):
-                source.lines[(*key, i)] = lines.data[i][0] + 1
+                place = (*key, i)
+                source.lines[place] = lines.data[i][0] + 1
         return [_plain(value, (*key, i), source) for i, value in enumerate(node)]
     return _scalar(node)
 
@@ -157,7 +159,9 @@ def _as_fault(item: Any, model: type[BaseModel], data: Any, source: Source, pref
     key: Key = ()
     node = data
     for part in item["loc"]:
-        if (isinstance(node, Mapping) and part in node) or (isinstance(node, Sequence) and not isinstance(node, str) and isinstance(part, int) and part < len(node)):
+        if (isinstance(node, Mapping) and part in node) or (
+            isinstance(node, Sequence) and not isinstance(node, str) and isinstance(part, int) and part < len(node)
+        ):
             key, node = (*key, part), node[part]
         elif item["type"] == "missing":
             key = (*key, part)
@@ -310,10 +314,10 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
 
     from ruamel.yaml import YAML
 
-    writer = YAML(typ="safe", pure=True)
-    writer.version = None  # type: ignore[assignment]
+    writer: Any = YAML(typ="safe", pure=True)
+    writer.version = None
     writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[attr-defined]
+    writer.sort_base_mapping_type_on_output = False
     writer.allow_unicode = True
     writer.width = 110
     out = StringIO()

@@ -21,6 +21,7 @@ Scheme = Literal["iob2", "iob1", "bioes", "none"]
 Words = Literal["given", "whitespace", "pretokenizer"]
 SPLITS = ("train", "validation", "test")
 SHIPPED = "shipped_tasks"
+MISSING: tuple[str | int | float, ...] = (-1, "")
 
 
 def _one_or_more(value: str | list[str]) -> str | list[str]:
@@ -80,7 +81,7 @@ class Data(Strict):
     columns: Columns = Field(default_factory=Columns)
     names: list[str] | None = None
     filter: dict[str, str | int | float | list[str | int | float]] | None = None
-    missing: list[str | int | float] = Field(default_factory=lambda: [-1, ""])
+    missing: list[str | int | float] = Field(default_factory=lambda: list(MISSING))
 
 
 class Loss(Strict):

@@ -14,11 +14,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
-WORDS = (
-    "the a i we you not very good bad great awful fine film food staff delivery order refund please want cancel where is my "
-    "parcel in on at from to and but was were anna bob london paris acme corp flight book play song weather tomorrow today "
-    "what who when how much does cost it this that never always love hate like slow fast late early box phone screen"
-).split()
+WORDS = """
+the a i we you not very good bad great awful fine film food staff delivery order refund please want
+cancel where is my parcel in on at from to and but was were anna bob london paris acme corp flight
+book play song weather tomorrow today what who when how much does cost it this that never always
+love hate like slow fast late early box phone screen
+""".split()
 
 
 def build_tokenizer(folder: Path, words: list[str] = WORDS) -> Any:
@@ -133,6 +134,12 @@ def recipe(data: Path, tiny_encoder: Path) -> dict[str, Any]:
             },
         ],
         "mixture": {"batch": 8},
-        "training": {"max_steps": 6, "learning_rate": 1e-3, "logging_steps": 2, "save_strategy": "no", "eval_strategy": "no"},
+        "training": {
+            "max_steps": 6,
+            "learning_rate": 1e-3,
+            "logging_steps": 2,
+            "save_strategy": "no",
+            "eval_strategy": "no",
+        },
         "output_dir": str(data / "run"),
     }

@@ -42,7 +42,7 @@ def demo(
     show.scores("Scores on the test split (generated text: they show the road, not quality)", metrics, mean)
     for answer in Predictor.from_pretrained(result.folder)(list(MESSAGES)):
         show.as_json(answer)
-    typer.echo(f"checkpoint: {result.folder}; try `mtl-nlp predict {output} --text \"…\"`", err=True)
+    typer.echo(f'checkpoint: {result.folder}; try `mtl-nlp predict {output} --text "…"`', err=True)
 
 
 def _remove_run(folder: Path) -> None:
@@ -50,5 +50,7 @@ def _remove_run(folder: Path) -> None:
     if not folder.exists():
         return
     if not (folder / RESOLVED).is_file() and not any(folder.glob("checkpoint-*")) and any(folder.iterdir()):
-        raise fault("holds something that is not a run", where=str(folder), key="--overwrite", cure="choose another --output")
+        raise fault(
+            "holds something that is not a run", where=str(folder), key="--overwrite", cure="choose another --output"
+        )
     shutil.rmtree(folder)

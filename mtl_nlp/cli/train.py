@@ -11,7 +11,9 @@ from .app import app, quieten_loading
 
 Recipe = Annotated[str, typer.Argument(help="A recipe: a YAML file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, any key of the recipe; may be repeated.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Read DIR/TASK/{train,validation,test}.* in place of Hub datasets.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Read DIR/TASK/{train,validation,test}.* in place of Hub datasets.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
@@ -35,7 +37,9 @@ def train(
     quieten_loading()
     result = finetune(loaded, data_root=data_root, resume=resume_from or resume)
     if json:
-        show.as_json({"folder": str(result.folder), "validation": result.metrics, "mean": result.mean, "run": result.report})
+        show.as_json(
+            {"folder": str(result.folder), "validation": result.metrics, "mean": result.mean, "run": result.report}
+        )
         return
     show.scores("Validation", result.metrics, result.mean)
     typer.echo(f"checkpoint: {result.folder}")
@@ -44,7 +48,9 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="A folder that `train` wrote.")],
-    recipe: Annotated[str | None, typer.Argument(help="A recipe that says where the data is; the checkpoint's own if absent.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe that says where the data is; the checkpoint's own if absent.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     sets: Sets = None,
     data_root: DataRoot = None,

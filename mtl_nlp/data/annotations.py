@@ -91,7 +91,9 @@ class AnnotationReader:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return True
         return any(type(value) is type(mark) and value == mark for mark in self._missing) or (
-            isinstance(value, float) and value.is_integer() and self.task.kind.annotation != "value"
+            isinstance(value, float)
+            and value.is_integer()
+            and self.task.kind.annotation != "value"
             and int(value) in [mark for mark in self._missing if isinstance(mark, int)]
         )
 
@@ -186,12 +188,12 @@ class AnnotationReader:
         return [{"start": s.start, "end": s.end, "label": self._count(row, s.label)} for s in spans]
 
     def _answer(self, row: int, value: Any, text: str) -> dict[str, Any]:
-        if isinstance(value, list):
-            value = {key: [answer[key] for answer in value] for key in ("text", "answer_start")}
-        texts, starts = list(value["text"]), [int(start) for start in value["answer_start"]]
+        texts, starts = _as_answers(value)
         for answer, start in zip(texts, starts, strict=True):
             if text[start : start + len(answer)] != answer:
-                raise ValueError(f'answer "{answer[:40]}" does not stand at {start} → the context has "{text[start:][:40]}"')
+                raise ValueError(
+                    f'answer "{answer[:40]}" does not stand at {start} → the context has "{text[start:][:40]}"'
+                )
         return {"text": texts, "answer_start": starts}
 
     def _none(self, row: int, value: Any, text: Any) -> None:
@@ -208,6 +210,22 @@ class AnnotationReader:
         if not 0 <= number < len(text):
             raise ValueError(f"choice {number} of {len(text)} → allowed: 0 to {len(text) - 1}")
         return number
+
+
+def _as_answers(value: Any) -> tuple[list[str], list[int]]:
+    """Texts and starts of SQuAD's `{text: […], answer_start: […]}` or of a list of `{text, answer_start}`; of their JSON."""
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        keys = ("text", "answer_start")
+        texts, starts = ([one[key] for one in value] if isinstance(value, list) else list(value[key]) for key in keys)
+        if isinstance(value, dict) and isinstance(value["text"], str):
+            raise TypeError
+        if len(texts) != len(starts) or not all(isinstance(text, str) for text in texts):
+            raise TypeError
+        return texts, [int(start) for start in starts]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        allowed = "{text: [a, …], answer_start: [0, …]}"
+        raise ValueError(f"found {value!r:.80} → allowed: {allowed}") from None
 
 
 def _as_span(value: Any) -> Span:
@@ -249,4 +267,3 @@ def label_order(task: Task, class_names: Sequence[str] | None, seen: Counter[str
     if names and task.kind.annotation == "tags" and task.tag_scheme != "none":
         names = types_in_order(names, task.tag_scheme)
     return list(LabelSet.from_values(task.labels, names, seen))
-

@@ -69,7 +69,9 @@ class MicroBatches(Sampler[list[Draw]]):
     A pure function of the epoch, so that a resumed run sees what an uninterrupted one would have.
     """
 
-    def __init__(self, mixture: Mixture, steps_per_epoch: int, *, process: int, processes: int, accumulation: int) -> None:
+    def __init__(
+        self, mixture: Mixture, steps_per_epoch: int, *, process: int, processes: int, accumulation: int
+    ) -> None:
         self.mixture, self.steps = mixture, steps_per_epoch
         self.process, self.processes, self.accumulation = process, processes, accumulation
         self.epoch = 0
@@ -110,7 +112,13 @@ class Collator:
     """
 
     def __init__(
-        self, tokenizer: Any, tasks: Sequence[Task], owners: Mapping[str, Sequence[str]], *, labelled: bool, seed: int = 0
+        self,
+        tokenizer: Any,
+        tasks: Sequence[Task],
+        owners: Mapping[str, Sequence[str]],
+        *,
+        labelled: bool,
+        seed: int = 0,
     ) -> None:
         self.tokenizer, self.labelled, self.seed = tokenizer, labelled, seed
         self.tasks = {task.name: task for task in tasks}
@@ -159,7 +167,9 @@ class Collator:
             return record
         draw = record["draw"]
         key = np.random.SeedSequence([self.seed, crc32(draw.corpus.encode()), draw.index, draw.pass_])
-        ids, labels = mask_tokens(record["input_ids"], self.tokenizer, task.mask_probability, np.random.default_rng(key))
+        ids, labels = mask_tokens(
+            record["input_ids"], self.tokenizer, task.mask_probability, np.random.default_rng(key)
+        )
         return {**record, "input_ids": ids, f"@{task.name}": labels}
 
 

@@ -64,7 +64,9 @@ def read_conll(path: Path) -> ConllFile:
             if len(cells) != width:
                 few = "too few" if len(cells) < width else "too many"
                 faults.add(
-                    f'{few} columns: {len(cells)} in "{line[:60]}"', where=f"{path}:{offset}", allowed=f"{width} columns"
+                    f'{few} columns: {len(cells)} in "{line[:60]}"',
+                    where=f"{path}:{offset}",
+                    allowed=f"{width} columns",
                 )
                 cells = (cells + [""] * width)[:width]
             rows.append(cells)

@@ -233,7 +233,7 @@ class _Finder:
             self._read(tokens=given)
 
     def _read(self, **roles: Column) -> None:
-        self.inputs = dict((role, column.name) for role, column in roles.items())
+        self.inputs = {role: column.name for role, column in roles.items()}
         self.used |= {column.name for column in roles.values()}
 
     def _tag_tasks(self, words: Column, tags: Iterable[Column]) -> bool:
@@ -262,15 +262,17 @@ class _Finder:
         first, second = (first, second) if first is not None else (second, None)
         if label is None or first is None or (inside is None and len(apart) < 2):
             return
-        coded = all(name.isdigit() for name in label.counts)
-        if not coded and not all(name in LETTERS for name in label.counts):
+        most = len(apart) if inside is None else max(len(value) for _, value in inside.filled)
+        coded = set(label.counts) <= {str(number) for number in range(most)}
+        if not coded and not set(label.counts) <= set(LETTERS[:most]):
             return
-        roles: Roles = {"context": first.name} | ({"question": second.name} if second else {})
+        roles: Roles = {"context": first.name}
+        if second is not None:
+            roles["question"] = second.name
         if inside is not None:
-            roles["choices"], most = inside.name, max(len(value) for _, value in inside.filled)
-            apart = [inside]
+            roles["choices"], apart = inside.name, [inside]
         else:
-            roles["choice_columns"], most = [c.name for c in apart], len(apart)
+            roles["choice_columns"] = [column.name for column in apart]
         self._read(text=first, **({"pair": second} if second else {}))
         self.used |= {column.name for column in apart}
         fixed = () if coded else tuple(LETTERS[:most])

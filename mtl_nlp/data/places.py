@@ -128,14 +128,18 @@ def _folder_place(folder: Path, task: Task) -> Place:
         for stem in stems:
             found = _data_files(folder, stem)
             if len(found) > 1:
-                raise fault(f"several files for {split}: {listed(p.name for p in found)}", where=str(folder), cure="keep one")
+                raise fault(
+                    f"several files for {split}: {listed(p.name for p in found)}", where=str(folder), cure="keep one"
+                )
             if found:
                 files[split] = found
                 break
     if not files:
         here = listed(sorted(path.name for path in folder.iterdir()))
         allowed = f"train.*, validation.*, test.* with an ending of {listed(FORMATS)}"
-        raise fault(f"no split in the folder (it has {here})", where=str(folder), key=f"data ({task.name})", allowed=allowed)
+        raise fault(
+            f"no split in the folder (it has {here})", where=str(folder), key=f"data ({task.name})", allowed=allowed
+        )
     return _files_place(files, task)
 
 

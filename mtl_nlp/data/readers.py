@@ -184,7 +184,9 @@ def _first_bad_json(path: Path) -> FaultyInput | None:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                return fault(f"not valid JSON: {error.msg} (column {error.colno})", where=where, allowed="one object a line")
+                return fault(
+                    f"not valid JSON: {error.msg} (column {error.colno})", where=where, allowed="one object a line"
+                )
             if not isinstance(record, dict):
                 return fault(f"found a {type(record).__name__}", where=where, allowed="one object a line")
     return None
@@ -221,7 +223,9 @@ def read_memory(data: Any, name: str) -> tuple[Dataset, Origin]:
         return Dataset.from_list([dict(row) for row in data]), origin
     if type(data).__name__ == "DataFrame":
         return Dataset.from_pandas(data, preserve_index=False), origin
-    raise UserError(f"{name}: data is a {type(data).__name__}; allowed: a datasets.Dataset, a DataFrame, a list of dicts")
+    raise UserError(
+        f"{name}: data is a {type(data).__name__}; allowed: a datasets.Dataset, a DataFrame, a list of dicts"
+    )
 
 
 @dataclass(frozen=True)

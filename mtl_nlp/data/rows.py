@@ -188,8 +188,13 @@ def _input(batch: Mapping[str, list[Any]], i: int, plan: _Plan, row: int, rows: 
     if plan.reads == "question":
         return {role: str(batch[roles[role]][i] or "") for role in ("question", "context")}
     if plan.reads == "choices":
-        listed_choices = batch[roles["choices"]][i] if "choices" in roles else [batch[c][i] for c in roles["choice_columns"]]
-        given: dict[str, Any] = {"context": str(batch[roles["context"]][i] or ""), "choices": [str(c) for c in listed_choices]}
+        listed_choices = (
+            batch[roles["choices"]][i] if "choices" in roles else [batch[c][i] for c in roles["choice_columns"]]
+        )
+        given: dict[str, Any] = {
+            "context": str(batch[roles["context"]][i] or ""),
+            "choices": [str(c) for c in listed_choices],
+        }
         return given | ({"question": str(batch[roles["question"]][i] or "")} if "question" in roles else {})
     given = {"tokens": _words(batch, i, roles)} if plan.reads == "tokens" else {"text": _text(batch[roles["text"]][i])}
     if "pair" in roles:
@@ -219,7 +224,12 @@ def _bracketed(value: Any) -> tuple[list[str], list[str]]:
 
 
 def _disagreement(
-    batch: Mapping[str, list[Any]], i: int, roles: Mapping[str, Any], given: Mapping[str, Any], row: int, rows: SplitRows
+    batch: Mapping[str, list[Any]],
+    i: int,
+    roles: Mapping[str, Any],
+    given: Mapping[str, Any],
+    row: int,
+    rows: SplitRows,
 ) -> str:
     mine = "".join(given["tokens"]) if "tokens" in given else given["text"]
     other = "".join(_words(batch, i, roles)) if "text" not in roles else _text(batch[roles["text"]][i])
@@ -236,8 +246,10 @@ def _annotation(
         value: Any = _bracketed(batch[roles["bracketed"]][i])[1]
     else:
         name = roles.get("label") or roles.get("labels") or roles.get("spans") or roles.get("answers")
-        value = batch[name][i]
-    about = given.get("tokens", given.get("text")) if task.kind.input == "text" else given.get("choices", given["context"])
+        value = batch[str(name)][i]
+    about = (
+        given.get("tokens", given.get("text")) if task.kind.input == "text" else given.get("choices", given["context"])
+    )
     return reader.read(row, value, about)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +220,9 @@ def _corpus_split(rows: SplitRows, tasks: Sequence[Task]) -> CorpusSplit:
     data = rows.data if len(keep) == len(rows.data) else rows.data.select(keep)
     sources = [rows.source_rows[row] for row in keep]
     counts = {name: reader.counts for name, reader in rows.readers.items()}
+    for found in counts.values():
+        # As rows of the source, because those without annotation are no longer there to be pointed at.
+        found.skipped = [replace(problem, row=rows.source_rows[problem.row]) for problem in found.skipped]
     return CorpusSplit(data, rows.origin, sources, counts, rows.filtered, len(rows.data) - len(keep))
 
 

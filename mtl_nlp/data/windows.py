@@ -105,13 +105,17 @@ class RowEncoder:
             result.truncated = len(encodings) > 1 and (self.row_tasks or not windows)
             if self.with_words:
                 result.words = self._mark_words(text, kept, result.rows, given)
-                result.words_without_tokens = len(result.words) - len({w for r in result.rows for w in r.words if w >= 0})
+                result.words_without_tokens = len(result.words) - len(
+                    {w for r in result.rows for w in r.words if w >= 0}
+                )
             yield result
 
     def _row(self, encoding: Any) -> Row:
         return Row(list(encoding.ids), list(encoding.type_ids) if self.type_ids else None)
 
-    def _mark_words(self, text: Any, encodings: Sequence[Any], rows: Sequence[Row], given: bool) -> list[tuple[int, int]]:
+    def _mark_words(
+        self, text: Any, encodings: Sequence[Any], rows: Sequence[Row], given: bool
+    ) -> list[tuple[int, int]]:
         """Set `words` on the rows; returns the words' offsets."""
         if given:
             words = [(i, i + 1) for i in range(len(text))]
@@ -119,7 +123,10 @@ class RowEncoder:
         elif self.splitter == "whitespace":
             words = whitespace_words(text)
             starts = [start for start, _ in words]
-            at = [[_word_at(token, starts, encoding, i) for i, token in enumerate(encoding.offsets)] for encoding in encodings]
+            at = [
+                [_word_at(token, starts, encoding, i) for i, token in enumerate(encoding.offsets)]
+                for encoding in encodings
+            ]
         else:
             words, at = _pretokenized(text, encodings)
         best = _best_windows(at)

@@ -19,5 +19,11 @@ def model_card(encoder: str, tasks: Sequence[Task], metrics: Mapping[str, Mappin
         labels = listed(task.labels or (), 12)
         lines.append(f"| {task.name} | {task.head} | {labels} | {scores or 'not scored'} |")
     lines += ["", "```python", "from mtl_nlp import Predictor", "", 'predictor = Predictor.from_pretrained("FOLDER")']
-    lines += ['print(predictor(["a text"]))', "```", "", "Weights are safetensors; `checksums.json` vouches for them.", ""]
+    lines += [
+        'print(predictor(["a text"]))',
+        "```",
+        "",
+        "Weights are safetensors; `checksums.json` vouches for them.",
+        "",
+    ]
     return "\n".join(lines)

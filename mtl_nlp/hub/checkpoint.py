@@ -70,9 +70,13 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise fault(f"{STATE} cannot be read: {error}", where=str(folder), cure="resume from another checkpoint") from error
+        raise fault(
+            f"{STATE} cannot be read: {error}", where=str(folder), cure="resume from another checkpoint"
+        ) from error
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
-        raise fault("written by another version of mtl-nlp", where=str(folder / STATE), allowed=f"version {FORMAT_VERSION}")
+        raise fault(
+            "written by another version of mtl-nlp", where=str(folder / STATE), allowed=f"version {FORMAT_VERSION}"
+        )
     return state
 
 
@@ -130,10 +134,14 @@ def check_folder(folder: str | Path) -> Path:
         newest = newest_checkpoint(path)
         if newest is not None:
             raise fault(
-                "the run has not finished", where=str(folder), cure=f"`mtl-nlp train … --resume`, or use {newest} as it is"
+                "the run has not finished",
+                where=str(folder),
+                cure=f"`mtl-nlp train … --resume`, or use {newest} as it is",
             )
         here = listed(sorted(p.name for p in path.iterdir()), 8)
-        raise fault(f"not a checkpoint: no {CONFIG} (it has {here})", where=str(folder), allowed="a folder of `mtl-nlp train`")
+        raise fault(
+            f"not a checkpoint: no {CONFIG} (it has {here})", where=str(folder), allowed="a folder of `mtl-nlp train`"
+        )
     _check_config(path)
     if not (path / WEIGHTS).is_file() and not (path / INDEX).is_file():
         pickled = [p.name for p in path.glob("*.bin")]
@@ -149,7 +157,11 @@ def _check_config(path: Path) -> None:
         raise fault(f"not valid JSON: {error}", where=str(path / CONFIG)) from error
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "mtl_nlp":
-        cure = f"that is a plain {kind} model; use it as `encoder:` of a recipe" if kind else "train one with `mtl-nlp train`"
+        cure = (
+            f"that is a plain {kind} model; use it as `encoder:` of a recipe"
+            if kind
+            else "train one with `mtl-nlp train`"
+        )
         raise fault("not a multi-task checkpoint", where=str(path / CONFIG), key="model_type", cure=cure)
 
 
@@ -165,7 +177,9 @@ def check_weights(path: Path) -> None:
         if not (path / name).is_file():
             raise fault("missing", where=str(path / name), cure="copy the whole folder")
         if _sha256(path / name) != expected:
-            raise fault("damaged: its checksum is another", where=str(path / name), cure="copy it again, or train again")
+            raise fault(
+                "damaged: its checksum is another", where=str(path / name), cure="copy it again, or train again"
+            )
 
 
 def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> MultiTaskModel:
@@ -177,7 +191,8 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Mul
     path = check_folder(folder)
     check_weights(path)
     try:
-        model, info = MultiTaskModel.from_pretrained(
+        loading: Any = MultiTaskModel.from_pretrained
+        model, info = loading(
             path, dtype=dtype, output_loading_info=True, use_safetensors=True, attn_implementation=_attention()
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -186,7 +201,9 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Mul
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(what):
             names = listed(sorted(str(key) for key in info[what]), 6)
-            raise fault(f"{what.replace('_', ' ')}: {names}", where=str(path / WEIGHTS), cure="the weights are of another model")
+            raise fault(
+                f"{what.replace('_', ' ')}: {names}", where=str(path / WEIGHTS), cure="the weights are of another model"
+            )
     return model.eval()
 
 

@@ -42,7 +42,9 @@ def answer(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str | No
 
 def _label(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
     assert decoded.scores is not None
-    return {"label": decoded.value, "score": float(decoded.scores.max())} | _scores(list(task.labels or ()), decoded, top)
+    return {"label": decoded.value, "score": float(decoded.scores.max())} | _scores(
+        list(task.labels or ()), decoded, top
+    )
 
 
 def _labels(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
@@ -74,7 +76,10 @@ def _tags(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str) -> A
     assert decoded.scores is not None
     scheme = "none" if task.tag_scheme == "none" else "iob2"
     found: Answer = {
-        "entities": [dict(one) for one in entities(piece.piece.text, decoded.value, piece.words(splitter), decoded.scores, scheme)]
+        "entities": [
+            dict(one)
+            for one in entities(piece.piece.text, decoded.value, piece.words(splitter), decoded.scores, scheme)
+        ]
     }
     if piece.piece.form == "tokens":
         found["tags"] = to_iob2(decoded.value, scheme)[0]

@@ -138,7 +138,9 @@ def _header(cells: list[str], where: str) -> list[str]:
     columns = [cell.strip() for cell in cells]
     doubled = sorted({column for column in columns if columns.count(column) > 1})
     if doubled:
-        raise fault(f"column {listed(doubled)} stands more than once", where=where, allowed="a header of distinct names")
+        raise fault(
+            f"column {listed(doubled)} stands more than once", where=where, allowed="a header of distinct names"
+        )
     return columns
 
 

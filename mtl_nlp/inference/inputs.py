@@ -112,7 +112,9 @@ def pieces_of(item: Item, row: int, tasks: Sequence[Task], *, named: bool) -> li
         others = [other for other in lacking if other != name]
         key = f"{name} (and {listed(others, 4)})" if others and not named else name
         here = listed(field for field in item.fields if field != PREDICTIONS)
-        raise fault(f"no field {listed(wanted)}; the row has {here}", where=item.where, key=key, allowed=_allowed(tasks, name))
+        raise fault(
+            f"no field {listed(wanted)}; the row has {here}", where=item.where, key=key, allowed=_allowed(tasks, name)
+        )
     pieces = [Piece(row, form, fields, tuple(names)) for form, fields, names in _gathered(fed)]
     return _words_win(pieces, [task.name for task in tasks])
 
@@ -263,7 +265,9 @@ def _listed_choices(value: Any, name: str, where: str) -> list[str]:
         try:
             value = json.loads(value)
         except ValueError:
-            raise fault("not valid JSON", where=where, key=name, allowed='a list of texts, ["first", "second"]') from None
+            raise fault(
+                "not valid JSON", where=where, key=name, allowed='a list of texts, ["first", "second"]'
+            ) from None
     if not isinstance(value, list | tuple) or not value:
         found = "an empty list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
         raise fault(f"found {found}", where=where, key=name, allowed="a list of at least one text")

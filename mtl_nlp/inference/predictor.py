@@ -184,12 +184,17 @@ class Predictor:
             raise fault(f"found {batch_size}", key="batch_size", allowed="at least 1")
         if top is not None and top < 1:
             raise fault(f"found {top}", key="top", allowed="at least 1")
-        chosen = self._chosen(tasks)
+        chosen = self.chosen(tasks)
         best = top if top is not None else (0 if scores else None)
         settings = _Settings(tuple(chosen), tasks is not None, batch_size, best, _splitter(words) or self.words)
         return self._stream(rows, settings, max(lookahead, batch_size), tally or Tally())
 
-    def _chosen(self, names: Sequence[str] | str | None) -> list[Task]:
+    def chosen(self, names: Sequence[str] | str | None = None) -> list[Task]:
+        """The tasks called so, in that order; all that can be answered if absent.
+
+        Raises:
+            UserError: an unknown name, or nothing to answer.
+        """
         known = {task.name: task for task in self.tasks}
         if not known:
             raise UserError("the checkpoint has no task that can be answered; it was trained on unlabelled text alone")
@@ -203,16 +208,22 @@ class Predictor:
             raise fault("no task is named", key="tasks", allowed=listed(known, 40))
         return [known[name] for name in wanted]
 
-    def _stream(self, rows: Iterable[Any], settings: _Settings, lookahead: int, tally: Tally) -> Iterator[dict[str, Any]]:
+    def _stream(
+        self, rows: Iterable[Any], settings: _Settings, lookahead: int, tally: Tally
+    ) -> Iterator[dict[str, Any]]:
         fed = _fed(rows, settings, lookahead)
         for window in _windows(fed, lookahead):
             answers = self._answer([piece for _, pieces in window for piece in pieces], settings, tally)
             for number, (item, _) in enumerate(window):
-                found = {task.name: answers[number, task.name] for task in settings.tasks if (number, task.name) in answers}
+                found = {
+                    task.name: answers[number, task.name] for task in settings.tasks if (number, task.name) in answers
+                }
                 tally.rows += 1
                 yield {**item.fields, PREDICTIONS: found}
 
-    def _answer(self, pieces: Sequence[Piece], settings: _Settings, tally: Tally) -> dict[tuple[int, str], dict[str, Any]]:
+    def _answer(
+        self, pieces: Sequence[Piece], settings: _Settings, tally: Tally
+    ) -> dict[tuple[int, str], dict[str, Any]]:
         """(row, task) → answer."""
         groups: dict[tuple[str, ...], list[Piece]] = {}
         for piece in pieces:
@@ -225,7 +236,13 @@ class Predictor:
             encoded = self._encode(group, tasks, sorted(set(splitters.values())))
             truncated |= {piece.piece.row for piece in encoded if piece.first.truncated}
             runner = Passes(
-                self.model, self.tokenizer, tasks, splitters, size=settings.size, device=self.device, context=self._context
+                self.model,
+                self.tokenizer,
+                tasks,
+                splitters,
+                size=settings.size,
+                device=self.device,
+                context=self._context,
             )
             for batch in passes(encoded, settings.size):
                 for name, found in runner.run(batch).items():
@@ -291,7 +308,12 @@ def _row_settings(path: Path) -> tuple[int | None, int]:
     found = encoder.get("max_length"), encoder.get("stride", EncoderSpec().stride)
     if not isinstance(found[0], int | None) or not isinstance(found[1], int):
         where = source.where(("encoder",))
-        raise fault(f"found {found[0]!r} and {found[1]!r}", where=where, key="encoder.max_length, encoder.stride", allowed="numbers")
+        raise fault(
+            f"found {found[0]!r} and {found[1]!r}",
+            where=where,
+            key="encoder.max_length, encoder.stride",
+            allowed="numbers",
+        )
     return found
 
 

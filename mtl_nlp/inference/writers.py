@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..data.conll import column_names
+from ..data.conll import CONLL_2003
 from ..errors import fault, listed
 from ..task import Task
 from .inputs import PREDICTIONS, given_words
 
 FORMATS = ("jsonl", "csv", "conll")
+KEY = "--output-format conll"
 
 Prediction = Mapping[str, Any]
 Writer = Callable[[Iterable[Prediction], Sequence[Task]], Iterator[str]]
@@ -53,7 +54,11 @@ def write_csv(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Itera
             doubled = [name for name in fields if name in answers]
             if doubled:
                 cure = "rename it, or write JSONL"
-                raise fault(f"the input has a field {listed(doubled)}, as a task is called", key="--output-format csv", cure=cure)
+                raise fault(
+                    f"the input has a field {listed(doubled)}, as a task is called",
+                    key="--output-format csv",
+                    cure=cure,
+                )
             columns = list(fields)
             lines.writerow([*columns, *answers])
         further = [name for name in fields if name not in columns]
@@ -99,15 +104,14 @@ def write_conll(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Ite
         FaultyInput: a task without tags, or a row without words.
     """
     other = [task.name for task in tasks if task.kind.annotation != "tags"]
-    if other or not tasks:
+    if not tasks:
+        raise fault("the checkpoint has no token task", key=KEY, allowed="jsonl or csv")
+    if other:
         tagging = "token tasks: name them with --tasks"
-        raise fault(f"{listed(other)} has no tag a word", key="--output-format conll", allowed=tagging)
+        raise fault(f"{listed(other)} has no tag a word", key=KEY, allowed=tagging)
     kept: list[str] | None = None
     for number, prediction in enumerate(predictions, 1):
-        words = given_words(tasks[0], prediction, f"row {number}")
-        if words is None:
-            allowed = "CoNLL, or rows with a list `tokens`"
-            raise fault(f"row {number} has no words", key="--output-format conll", allowed=allowed)
+        words = _words_of(prediction, tasks, number)
         header = ""
         if kept is None:
             kept = [name for name in prediction if _is_column(prediction, name, len(words))]
@@ -115,8 +119,10 @@ def write_conll(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Ite
         columns = [words, *(_column(prediction, name, len(words)) for name in kept)]
         columns += [prediction[PREDICTIONS][task.name]["tags"] for task in tasks]
         # A word or tag with a tab or a line's end in it would break the file.
-        lines = ("\t".join("_".join(cell.split()) if _breaks(cell) else cell for cell in row) for row in zip(*columns, strict=True))
-        yield header + "".join(f"{line}\n" for line in lines) + "\n"
+        rows = (
+            ["_".join(cell.split()) if _breaks(cell) else cell for cell in row] for row in zip(*columns, strict=True)
+        )
+        yield header + "".join("\t".join(row) + "\n" for row in rows) + "\n"
 
 
 def _breaks(cell: str) -> bool:
@@ -124,12 +130,21 @@ def _breaks(cell: str) -> bool:
 
 
 def _is_column(prediction: Prediction, name: str, words: int) -> bool:
-    """Whether a field is one of the other columns of CoNLL input."""
-    known = [column for width in range(2, 12) for column in column_names(width)]
-    return name != "tokens" and name in known and isinstance(prediction[name], list) and len(prediction[name]) == words
+    """Whether a field is one of the other columns of CoNLL input (they have names that the reader gives)."""
+    called = name in (*CONLL_2003[1:], "labels") or name.startswith("column_")
+    return called and isinstance(prediction[name], list) and len(prediction[name]) == words
 
 
 def _column(prediction: Prediction, name: str, words: int) -> list[str]:
-    if not _is_column(prediction, name, words):
-        raise fault(f'the rows do not all have the column "{name}"', key="--output-format conll", allowed="one form of rows")
+    if name not in prediction or not _is_column(prediction, name, words):
+        raise fault(f'not every row has the column "{name}"', key=KEY, allowed="rows of one form")
     return [str(value) for value in prediction[name]]
+
+
+def _words_of(prediction: Prediction, tasks: Sequence[Task], number: int) -> list[str]:
+    found = [given_words(task, prediction, f"row {number}") for task in tasks]
+    words = found[0]
+    if words is None or any(other != words for other in found):
+        told = "no words" if None in found else "different words for different tasks"
+        raise fault(f"row {number} has {told}", key=KEY, allowed="CoNLL, or rows with a list `tokens`")
+    return words

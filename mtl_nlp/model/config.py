@@ -7,7 +7,7 @@ against the wrong parameters. `format_version` says how to read the file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -29,7 +29,7 @@ class MultiTaskConfig(PreTrainedConfig):
     """
 
     model_type = "mtl_nlp"
-    sub_configs = {"encoder_config": AutoConfig}
+    sub_configs: ClassVar = {"encoder_config": AutoConfig}
 
     def __init__(
         self,

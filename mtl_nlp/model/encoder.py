@@ -89,7 +89,9 @@ def checked_tokenizer(tokenizer: Any, name: str) -> Any:
         UserError: words and offsets need a fast tokenizer.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise fault(f'"{name}" has no fast tokenizer', key="encoder", cure="words and offsets need one; convert it first")
+        raise fault(
+            f'"{name}" has no fast tokenizer', key="encoder", cure="words and offsets need one; convert it first"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
@@ -165,7 +167,9 @@ def freeze(encoder: nn.Module, what: str | int) -> list[str]:
         stack = layers_of(encoder)
         count = 0 if what == "embeddings" else int(what)
         if count > len(stack) or count < 0:
-            raise fault(f"found {count}", key="encoder.freeze", allowed=f"0 to {len(stack)} layers, embeddings, all or none")
+            raise fault(
+                f"found {count}", key="encoder.freeze", allowed=f"0 to {len(stack)} layers, embeddings, all or none"
+            )
         inside = {id(p) for layer in stack for p in layer.parameters()}
         below = [p for name, p in encoder.named_parameters() if id(p) not in inside and _is_below(name)]
         frozen = below + [p for layer in stack[:count] for p in layer.parameters()]

@@ -33,7 +33,7 @@ class PassThroughBase(nn.Module):
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        pooler = getattr(base, "pooler", None)
+        pooler: Any = getattr(base, "pooler", None)
         if pooler is not None:
             self.pooler = pooler
             if isinstance(pooler, nn.Linear):  # ALBERT keeps the activation beside it
@@ -71,7 +71,9 @@ class Head(ABC):
         """The module, uninitialised parameters allowed: the model initialises what it finds."""
 
     @abstractmethod
-    def logits(self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+    def logits(
+        self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]
+    ) -> Tensor:
         """The task's logits.
 
         Args:
@@ -147,9 +149,9 @@ class VanillaHead(Head):
         if _default_device() != "meta":
             head.to_empty(device=_default_device())
         for module in head.modules():
-            module._is_hf_initialized = False  # type: ignore[assignment]
+            module._is_hf_initialized = False
         for parameter in head.parameters():
-            parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+            parameter._is_hf_initialized = False
         head._tied_weights_keys, head.all_tied_weights_keys = None, {}
         return head
 
@@ -157,7 +159,9 @@ class VanillaHead(Head):
         """The vanilla forward pass on hidden states."""
         return module(input_ids=ids, attention_mask=mask, inputs_embeds=hidden)
 
-    def logits(self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+    def logits(
+        self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]
+    ) -> Tensor:
         """The vanilla model's logits."""
         return self.run(module, hidden, mask, ids).logits
 
@@ -241,7 +245,9 @@ class QuestionAnswering(VanillaHead):
         """First and last."""
         return ["LABEL_0", "LABEL_1"]
 
-    def logits(self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+    def logits(
+        self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]
+    ) -> Tensor:
         """The vanilla model's start and end logits, side by side."""
         output = self.run(module, hidden, mask, ids)
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
@@ -269,7 +275,9 @@ class MultipleChoice(VanillaHead):
         """One score a choice."""
         return ["LABEL_0"]
 
-    def logits(self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+    def logits(
+        self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]
+    ) -> Tensor:
         """The vanilla model's score of each choice, a row a text (`rows["sizes"]` says how many choices each has)."""
         # The vanilla head wants [texts, choices, …]; as texts of one choice each, their number may differ.
         output = module(input_ids=ids[:, None], attention_mask=mask[:, None], inputs_embeds=hidden[:, None])
@@ -298,7 +306,9 @@ class MaskedLanguageModeling(VanillaHead):
         keys = getattr(head_class, "_tied_weights_keys", None) or {}
         own = f"heads.{name}."
         return {
-            own + target: f"encoder.{source.removeprefix(prefix + '.')}" if source.startswith(prefix + ".") else own + source
+            own + target: f"encoder.{source.removeprefix(prefix + '.')}"
+            if source.startswith(prefix + ".")
+            else own + source
             for target, source in keys.items()
         }
 

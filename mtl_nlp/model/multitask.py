@@ -43,6 +43,9 @@ class MultiTaskModel(PreTrainedModel):
     """
 
     config_class = MultiTaskConfig
+    config: Any
+    encoder: Any
+    heads: Any
     base_model_prefix = "encoder"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -89,12 +92,12 @@ class MultiTaskModel(PreTrainedModel):
             UserError: the encoder cannot be loaded or does not fit a head.
         """
         spec = EncoderSpec(name=encoder) if isinstance(encoder, str) else encoder
-        loaded = load_encoder(spec, base)
+        loaded: Any = load_encoder(spec, base)
         if getattr(loaded.config, "pad_token_id", None) is None:
             loaded.config.pad_token_id = pad_token_id
         pooler = getattr(loaded, "pooler", None)
         for module in loaded.modules():
-            module._is_hf_initialized = True  # type: ignore[assignment]
+            module._is_hf_initialized = True
         config = MultiTaskConfig(loaded.config, [task_record(task) for task in tasks])
         config._attn_implementation = loaded.config._attn_implementation
         model = cls(config, loaded)
@@ -155,7 +158,9 @@ class MultiTaskModel(PreTrainedModel):
             self.heads[name], hidden[chosen, :width], mask[chosen, :width], ids[chosen, :width], rows
         )
 
-    def task_losses(self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows]) -> dict[str, tuple[Tensor, Tensor]]:
+    def task_losses(
+        self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         """Per task (sum, units): the loss over labelled units and their number."""
         return {name: self.kinds[name].loss(logits[name], tasks[name]["labels"]) for name in logits}
 

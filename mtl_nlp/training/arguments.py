@@ -56,7 +56,7 @@ REFUSED = {
     "do_eval": "use eval_strategy",
     "do_predict": "use `mtl-nlp predict`",
     "push_to_hub": "publish a finished checkpoint; leave it out",
-    "save_only_model": "a run could not be resumed; use save_strategy: \"no\" to save nothing but the final model",
+    "save_only_model": 'a run could not be resumed; use save_strategy: "no" to save nothing but the final model',
     "ignore_data_skip": "a resumed run sees exactly what is left; leave it out",
 }
 
@@ -102,7 +102,13 @@ def check_training(recipe: Recipe) -> None:
             faults.add("gone from transformers 5", where=where, key=key, cure=f"use {GONE[name]}")
         elif name not in known:
             guess = closest(name, [*known, *OWN]).strip()
-            faults.add("unknown argument", where=where, key=key, allowed="a field of transformers.TrainingArguments", cure=guess)
+            faults.add(
+                "unknown argument",
+                where=where,
+                key=key,
+                allowed="a field of transformers.TrainingArguments",
+                cure=guess,
+            )
         else:
             _check_type(known[name].type, value, where, key, faults)
     faults.check()
@@ -136,7 +142,9 @@ def _is_plain(hint: Any) -> bool:
     return all(word not in str(hint) for word in ("Strategy", "Enum", "Type", "Names", "Scheduler", "Hub"))
 
 
-def training_arguments(recipe: Recipe, *, max_steps: int, processes: int | None = None) -> tuple[TrainingArguments, OwnArguments]:
+def training_arguments(
+    recipe: Recipe, *, max_steps: int, processes: int | None = None
+) -> tuple[TrainingArguments, OwnArguments]:
     """The Trainer's arguments and ours.
 
     Args:

@@ -23,8 +23,13 @@ class TaskProgress(TrainerCallback):
         if state.is_world_process_zero and not args.disable_tqdm:
             quiet = not sys.stderr.isatty()
             self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="train", unit="step", file=sys.stderr,
-                mininterval=15 if quiet else 0.2, dynamic_ncols=not quiet,
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="train",
+                unit="step",
+                file=sys.stderr,
+                mininterval=15 if quiet else 0.2,
+                dynamic_ncols=not quiet,
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -76,7 +76,10 @@ class Scorer:
             metrics[f"{prefix}_mean"] = sum(primary) / len(primary)
         seconds = time.perf_counter() - start
         texts = sum(len(split) for split in self.splits.values())
-        return metrics | {f"{prefix}_runtime": round(seconds, 3), f"{prefix}_texts_per_second": round(texts / seconds, 1)}
+        return metrics | {
+            f"{prefix}_runtime": round(seconds, 3),
+            f"{prefix}_texts_per_second": round(texts / seconds, 1),
+        }
 
     def _primary(self, name: str, prefix: str, metrics: Mapping[str, float]) -> list[str]:
         task = self.tasks[name]

@@ -98,7 +98,9 @@ def output_folder(recipe: Recipe, *, resume: bool) -> Path:
         UserError: none given, not empty without `resume`, or not writable.
     """
     if recipe.output_dir is None:
-        raise fault("missing", where=recipe.place_of(), key="output_dir", allowed="a folder", cure="or give --output DIR")
+        raise fault(
+            "missing", where=recipe.place_of(), key="output_dir", allowed="a folder", cure="or give --output DIR"
+        )
     folder = Path(recipe.output_dir)
     if folder.exists() and not folder.is_dir():
         raise fault("is a file", where=str(folder), key="output_dir", allowed="a folder")
@@ -145,7 +147,12 @@ def check_same_run(checkpoint: Path, prepared: Prepared) -> None:
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             found = f"{now.get(key, 'absent')!r}, but the run was started with {before.get(key, 'absent')!r}"
-            faults.add(found, where=str(checkpoint), key=key, cure="resume with the same recipe, or start with another --output")
+            faults.add(
+                found,
+                where=str(checkpoint),
+                key=key,
+                cure="resume with the same recipe, or start with another --output",
+            )
     sizes = read_state(checkpoint)["sizes"]
     for corpus, split in prepared.encoded["train"].items():
         if sizes.get(corpus) != len(split):
@@ -157,7 +164,9 @@ def check_same_run(checkpoint: Path, prepared: Prepared) -> None:
 def flat(data: Any, key: str = "") -> dict[str, Any]:
     """Nested data as dotted key → value."""
     if isinstance(data, dict) and data:
-        return {k: v for name, inner in data.items() for k, v in flat(inner, f"{key}.{name}" if key else str(name)).items()}
+        return {
+            k: v for name, inner in data.items() for k, v in flat(inner, f"{key}.{name}" if key else str(name)).items()
+        }
     if isinstance(data, list) and any(isinstance(item, dict) for item in data):
         named = {str(item.get("name", i)) if isinstance(item, dict) else str(i): item for i, item in enumerate(data)}
         return flat(named, key)
@@ -175,13 +184,17 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
     model = MultiTaskModel.from_encoder(
         recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
     )
-    evaluates = str(arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy)
+    evaluates = str(
+        arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy
+    )
     scorer = make_scorer(prepared, "validation") if evaluates != "no" else None
     extra = list(callbacks)
     if recipe.stopping.patience is not None:
         if scorer is None:
             where = recipe.place_of("stopping")
-            raise fault("needs evaluation", where=where, key="stopping.patience", cure="training.eval_strategy: epoch or steps")
+            raise fault(
+                "needs evaluation", where=where, key="stopping.patience", cure="training.eval_strategy: epoch or steps"
+            )
         arguments.restore_callback_states_from_checkpoint = True
         extra.append(EarlyStoppingCallback(recipe.stopping.patience, recipe.stopping.tolerance))
     return MultiTaskTrainer(
@@ -234,7 +247,7 @@ def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, rep
         scorer = trainer.scorer or make_scorer(prepared, "validation")
         context = trainer.compute_loss_context_manager
         metrics = scorer.score(
-            trainer.model,
+            trainer.multi,
             device=trainer.args.device,
             batch=trainer.args.per_device_eval_batch_size,
             context=context,
@@ -248,7 +261,9 @@ def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, rep
         try:
             write_model(folder, lambda path: _write_model(path, trainer, prepared, result))
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{folder}: the model cannot be written: {error}; free some space, then --resume") from error
+            raise UserError(
+                f"{folder}: the model cannot be written: {error}; free some space, then --resume"
+            ) from error
     trainer.accelerator.wait_for_everyone()
     return result
 

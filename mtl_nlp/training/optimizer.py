@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
-
 from ..model.encoder import layers_of
 from .arguments import OwnArguments
 
 
-def learning_rates(model: nn.Module, base: float, own: OwnArguments) -> dict[str, float]:
+def learning_rates(model: Any, base: float, own: OwnArguments) -> dict[str, float]:
     """Parameter name → learning rate.
 
     The top layer has `base`, each layer below it `layer_lr_decay` times the one above, the embeddings once more; the heads have
@@ -37,7 +35,7 @@ def learning_rates(model: nn.Module, base: float, own: OwnArguments) -> dict[str
 
 
 def parameter_groups(
-    model: nn.Module, base: float, weight_decay: float, decayed: Iterable[str], own: OwnArguments
+    model: Any, base: float, weight_decay: float, decayed: Iterable[str], own: OwnArguments
 ) -> list[dict[str, Any]]:
     """Groups of one learning rate and decay each, in the order in which the model lists its parameters."""
     rates, decays = learning_rates(model, base, own), set(decayed)

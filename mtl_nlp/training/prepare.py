@@ -22,7 +22,14 @@ from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import check_best_metric, check_training
 
-METRIC_KINDS = {"value": "value", "tags": "tags", "label": "label", "labels": "labels", "answer": "answer", "choice": "label"}
+METRIC_KINDS = {
+    "value": "value",
+    "tags": "tags",
+    "label": "label",
+    "labels": "labels",
+    "answer": "answer",
+    "choice": "label",
+}
 
 
 @dataclass
@@ -111,7 +118,9 @@ def check_metrics(recipe: Recipe) -> None:
             info = metric_info(name)
             if info is None and not name.startswith("hub:"):
                 allowed = f"{listed([*METRICS, *ALIASES], 40)}, or hub:NAME"
-                faults.add(f'unknown metric "{name}"', where=where, key=key, allowed=allowed, cure=did_you_mean(name).strip())
+                faults.add(
+                    f'unknown metric "{name}"', where=where, key=key, allowed=allowed, cure=did_you_mean(name).strip()
+                )
             elif info is not None and kind not in info.kinds:
                 allowed = listed(metrics_for(kind), 40) if kind else "none"
                 faults.add(f'metric "{name}" does not fit head {task.head}', where=where, key=key, allowed=allowed)

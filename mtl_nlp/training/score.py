@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..errors import fault, listed
 from ..hub.checkpoint import check_folder, load_model, load_tokenizer
@@ -40,15 +41,20 @@ def score_checkpoint(
     _take_labels(made, model.tasks, str(recipe or folder))
     if made.encoder_spec.max_length is None:
         positions = getattr(model.config.encoder_config, "max_position_embeddings", None) or 512
-        made.encoder = made.encoder_spec.model_copy(update={"max_length": min(positions, tokenizer.model_max_length, 512)})
+        made.encoder = made.encoder_spec.model_copy(
+            update={"max_length": min(positions, tokenizer.model_max_length, 512)}
+        )
     prepared = prepare(
-        made, data_root=data_root, splits=("train", split) if split == "validation" else (split,), tokenizer=tokenizer,
+        made,
+        data_root=data_root,
+        splits=("train", split) if split == "validation" else (split,),
+        tokenizer=tokenizer,
         need_train=False,
     )
     if split == "train":
         raise fault("the training split keeps no references", key="--split", allowed="validation or test")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    metrics = make_scorer(prepared, split).score(model.to(device), device=device, batch=batch)
+    metrics = make_scorer(prepared, split).score(nn.Module.to(model, device), device=device, batch=batch)
     return by_task(metrics, [task.name for task in prepared.tasks]), metrics.get("eval_mean")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -91,7 +91,7 @@ class MultiTaskTrainer(Trainer):
     ) -> None:
         self.mixture, self.scorer, self.own = mixture, scorer, own or OwnArguments()
         self.task_names = [task.name for task in model.tasks]
-        self.weights = {name: 1.0 for name in self.task_names} | dict(weights or {})
+        self.weights = dict.fromkeys(self.task_names, 1.0) | dict(weights or {})
         self.equal_shares, self.save_extra = equal_shares, save_extra
         self._task_log = TaskLog()
         rows = MixtureDataset(train)
@@ -103,6 +103,11 @@ class MultiTaskTrainer(Trainer):
         self.add_callback(TaskProgress(self.task_names))
         for callback in callbacks:
             self.add_callback(callback)
+
+    @property
+    def multi(self) -> MultiTaskModel:
+        """The model, not wrapped."""
+        return cast(MultiTaskModel, self.accelerator.unwrap_model(self.model))
 
     def get_train_dataloader(self) -> MixtureLoader:
         """The mixture's stream; sliced by the mixture's own rule, so accelerate does not shard it again."""
@@ -116,7 +121,7 @@ class MultiTaskTrainer(Trainer):
         workers = self.args.dataloader_num_workers
         return MixtureLoader(
             self.train_dataset,  # type: ignore[arg-type]
-            batch_sampler=batches,  # type: ignore[arg-type]
+            batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
@@ -127,7 +132,7 @@ class MultiTaskTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer of `training.optim`, with head and layer-wise learning rates."""
-        target = self.model if model is None else model
+        target: Any = self.model if model is None else model
         if self.optimizer is None:
             cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
             decayed = self.get_decay_parameter_names(target)
@@ -147,13 +152,15 @@ class MultiTaskTrainer(Trainer):
         for batch in batches:
             for name, rows in batch["tasks"].items():
                 place = self.task_names.index(name)
-                table[0, place] += self.model.kinds[name].units(rows["labels"])
+                table[0, place] += self.multi.kinds[name].units(rows["labels"])
                 table[1, place] += len(rows["rows"])
         if self.args.world_size > 1:
             table = table.to(device)
             torch.distributed.all_reduce(table)
         units, rows_seen = table.tolist()
-        return StepCounts(dict(zip(self.task_names, units, strict=True)), dict(zip(self.task_names, rows_seen, strict=True)))
+        return StepCounts(
+            dict(zip(self.task_names, units, strict=True)), dict(zip(self.task_names, rows_seen, strict=True))
+        )
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -161,7 +168,7 @@ class MultiTaskTrainer(Trainer):
         """This micro-batch's part of the step's loss; `num_items_in_batch` are the step's `StepCounts`."""
         counts: StepCounts = num_items_in_batch or self._count([inputs], self.args.device)
         outputs = model(**inputs)
-        sums = self.accelerator.unwrap_model(model).task_losses(outputs.logits, inputs["tasks"])
+        sums = self.multi.task_losses(outputs.logits, inputs["tasks"])
         present = [name for name in self.task_names if counts.rows[name]]
         total = torch.zeros((), device=self.args.device)
         for name, (loss_sum, _) in sums.items():
@@ -208,10 +215,10 @@ class MultiTaskTrainer(Trainer):
     ) -> dict[str, float]:
         """All tasks in one go, then `on_evaluate` once, with `eval_mean`: so early stopping and search see it."""
         assert self.scorer is not None
-        self.model.eval()
+        self.multi.eval()
         context = self.compute_loss_context_manager if self.args.bf16 or self.args.fp16 else nullcontext
         metrics = self.scorer.score(
-            self.accelerator.unwrap_model(self.model),
+            self.multi,
             device=self.args.device,
             batch=self.args.per_device_eval_batch_size,
             prefix=metric_key_prefix,
@@ -228,7 +235,7 @@ class MultiTaskTrainer(Trainer):
         """Weights, configuration and what belongs beside them; no pickle."""
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder, state_dict=state_dict)
+        self.multi.save_pretrained(folder, state_dict=state_dict)
         if self.save_extra is not None:
             self.save_extra(folder)
 
@@ -274,11 +281,13 @@ class MultiTaskTrainer(Trainer):
 
     def _write_run_state(self, folder: Path) -> None:
         for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:
-            self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+            cast(dict[str, Any], self.state.stateful_callbacks)[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / "trainer_state.json"))
         step = self.state.global_step
         sizes = {name: len(split) for name, split in self.train_dataset.corpora.items()}  # type: ignore[union-attr]
-        write_state(folder, step=step, mixture=self.mixture.state_at(step).to_dict(), rates=self.mixture.rates, sizes=sizes)
+        write_state(
+            folder, step=step, mixture=self.mixture.state_at(step).to_dict(), rates=self.mixture.rates, sizes=sizes
+        )
 
     def _forget_old(self, run: Path) -> None:
         from transformers.trainer_utils import rotate_checkpoints
@@ -291,10 +300,10 @@ class MultiTaskTrainer(Trainer):
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+        load_weights(self.multi if model is None else model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        load_weights(self.model, Path(str(self.state.best_model_checkpoint)))
+        load_weights(self.multi, Path(str(self.state.best_model_checkpoint)))
 
 
 def _default_progress(trainer: Trainer) -> type:

@@ -29,16 +29,19 @@ SELECT_TEXTS, SELECT_EPOCHS = 1500, 2
 
 
 def records() -> list[dict[str, Any]]:
+    """The runs so far."""
     if not RECORDS.exists():
         return []
     return [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def done(stage: str, side: str, rate: float, seed: int) -> bool:
+    """Whether a run has its record."""
     return any((r["stage"], r["side"], r["learning_rate"], r["seed"]) == (stage, side, rate, seed) for r in records())
 
 
 def run(stage: str, side: str, rate: float, seed: int, data_root: Path) -> None:
+    """Train, score and append one record."""
     if done(stage, side, rate, seed):
         return
     from mtl_nlp.recipe import load_recipe
@@ -55,8 +58,14 @@ def run(stage: str, side: str, rate: float, seed: int, data_root: Path) -> None:
     start = time.time()
     result = finetune(recipe, data_root=data_root, datasets=small)
     record: dict[str, Any] = {
-        "stage": stage, "side": side, "learning_rate": rate, "seed": seed, "validation": result.metrics,
-        "mean": result.mean, "steps": result.report["steps"], "seconds": round(time.time() - start, 1),
+        "stage": stage,
+        "side": side,
+        "learning_rate": rate,
+        "seed": seed,
+        "validation": result.metrics,
+        "mean": result.mean,
+        "steps": result.report["steps"],
+        "seconds": round(time.time() - start, 1),
     }
     if stage == "final":
         record["test"], record["test_mean"] = score_checkpoint(folder / "run", split="test")
@@ -93,8 +102,12 @@ def best_rate(side: str) -> float:
 
 
 def table() -> str:
+    """Mean and standard deviation over seeds, test split."""
     final = [r for r in records() if r["stage"] == "final"]
-    lines = ["| task | metric | joint, one model | single, one model a task | joint − single |", "|---|---|---|---|---|"]
+    lines = [
+        "| task | metric | joint, one model | single, one model a task | joint − single |",
+        "|---|---|---|---|---|",
+    ]
     for task in TASKS:
         cells, means = [], []
         for side in ("joint", task):
@@ -110,6 +123,7 @@ def table() -> str:
 
 
 def main() -> None:
+    """Run what is missing, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_root", type=Path)
     parser.add_argument("--table", action="store_true")

@@ -20,7 +20,14 @@ def configs() -> dict[str, Any]:
     return {
         "bert": t.BertConfig(**SMALL, **OFF, **common),
         "distilbert": t.DistilBertConfig(
-            dim=32, n_layers=2, n_heads=2, hidden_dim=48, dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0, **common
+            dim=32,
+            n_layers=2,
+            n_heads=2,
+            hidden_dim=48,
+            dropout=0.0,
+            attention_dropout=0.0,
+            seq_classif_dropout=0.0,
+            **common,
         ),
         "roberta": t.RobertaConfig(**SMALL, **OFF, **common),
         "xlm-roberta": t.XLMRobertaConfig(**SMALL, **OFF, **common),
@@ -29,10 +36,22 @@ def configs() -> dict[str, Any]:
         "albert": t.AlbertConfig(**SMALL, **OFF, **common, embedding_size=16, classifier_dropout_prob=0.0),
         "mpnet": t.MPNetConfig(**SMALL, **OFF, **common),
         "deberta-v2": t.DebertaV2Config(
-            **SMALL, **OFF, **common, pooler_dropout=0.0, relative_attention=True, pos_att_type=["p2c", "c2p"], type_vocab_size=0
+            **SMALL,
+            **OFF,
+            **common,
+            pooler_dropout=0.0,
+            relative_attention=True,
+            pos_att_type=["p2c", "c2p"],
+            type_vocab_size=0,
         ),
         "modernbert": t.ModernBertConfig(
-            **SMALL, **common, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, global_attn_every_n_layers=2,
+            **SMALL,
+            **common,
+            bos_token_id=1,
+            eos_token_id=2,
+            cls_token_id=1,
+            sep_token_id=2,
+            global_attn_every_n_layers=2,
             local_attention=16,
         ),
         "ernie": t.ErnieConfig(**SMALL, **OFF, **common),

@@ -27,11 +27,13 @@ Change = Callable[[dict[str, Any], Path], Any]
 def call(arguments: list[str], capsys: Any, monkeypatch: Any) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the program."""
     monkeypatch.setattr(sys, "argv", ["mtl-nlp", *arguments])
-    with pytest.raises(SystemExit) as left:
+    code = 0
+    try:
         main()
-        sys.exit(0)
+    except SystemExit as left:
+        code = int(left.code or 0)
     out, err = capsys.readouterr()
-    return int(left.value.code or 0), out, err
+    return code, out, err
 
 
 def task(recipe: dict[str, Any], i: int = 0) -> dict[str, Any]:
@@ -75,21 +77,29 @@ RECIPE_CASES: dict[str, tuple[Change, list[str]]] = {
     "wrong type": (set_key(mixture={"batch": "many"}), ["recipe.yaml:", "mixture.batch", '"many"', "a whole number"]),
     "batch of nothing": (set_key(mixture={"batch": 0}), ["mixture.batch", "found 0", "greater than or equal to 1"]),
     "unknown strategy": (set_key(mixture={"strategy": "fair"}), ["mixture.strategy", '"fair"', "proportional"]),
-    "cold temperature": (set_key(mixture={"strategy": "temperature", "temperature": 0.5}), ["mixture.temperature", "0.5"]),
+    "cold temperature": (
+        set_key(mixture={"strategy": "temperature", "temperature": 0.5}),
+        ["mixture.temperature", "0.5"],
+    ),
     "rates of an unknown corpus": (
-        set_key(mixture={"strategy": "fixed", "rates": {"sent": 1, "nre": 1}}), ["mixture.rates", "nre"]
+        set_key(mixture={"strategy": "fixed", "rates": {"sent": 1, "nre": 1}}),
+        ["mixture.rates", "nre"],
     ),
     "no tasks": (set_key(tasks=[]), ["recipe.yaml:", "tasks", "at least 1"]),
     "tasks missing": (lambda recipe, data: recipe.pop("tasks"), ["tasks", "missing"]),
     "duplicate task": (lambda r, d: r["tasks"].append(dict(r["tasks"][0])), ["recipe.yaml:", '"sent" stands 2 times']),
-    "task that does not exist": (lambda r, d: r["tasks"].append("sst3"), ["recipe.yaml:", 'no task "sst3"', 'mean "sst2"']),
+    "task that does not exist": (
+        lambda r, d: r["tasks"].append("sst3"),
+        ["recipe.yaml:", 'no task "sst3"', 'mean "sst2"'],
+    ),
     "task file that does not exist": (lambda r, d: r["tasks"].append("own/x.yaml"), ["own/x.yaml", "not found"]),
     "task that is a number": (lambda r, d: r["tasks"].append(7), ["recipe.yaml:", "tasks"]),
     "unknown head": (set_task(head="token_clasification"), ["recipe.yaml:", 'mean "token_classification"']),
     "head missing": (lambda r, d: task(r).pop("head"), ["recipe.yaml:", "head", "missing"]),
     "task name with a space": (set_task(name="my task"), ["recipe.yaml:", "tasks.0.name", '"my task"']),
     "a label given as a YAML boolean": (
-        set_task(labels=[True, "negative"]), ["recipe.yaml:", "tasks.0.labels.0", "true (a boolean)", 'quotes: "true"']
+        set_task(labels=[True, "negative"]),
+        ["recipe.yaml:", "tasks.0.labels.0", "true (a boolean)", 'quotes: "true"'],
     ),
     "a label given as a number": (set_task(labels=[1, "negative"]), ["tasks.0.labels.0", "found 1", "quotes"]),
     "a label twice": (set_task(labels=["a", "a"]), ["recipe.yaml:", "more than once", "a"]),
@@ -102,24 +112,40 @@ RECIPE_CASES: dict[str, tuple[Change, list[str]]] = {
     "unknown column role": (set_data(columns={"txt": "text", "label": "label"}), ["columns.txt", "unknown key"]),
     "source missing": (lambda r, d: task(r)["data"].pop("source"), ["recipe.yaml", "sent.data.source", "missing"]),
     "a refused training argument": (
-        set_training(per_device_train_batch_size=4), ["recipe.yaml:", "per_device_train_batch_size", "mixture.batch"]
+        set_training(per_device_train_batch_size=4),
+        ["recipe.yaml:", "per_device_train_batch_size", "mixture.batch"],
     ),
-    "an unknown training argument": (set_training(learning_rat=1e-3), ["training.learning_rat", 'mean "learning_rate"']),
+    "an unknown training argument": (
+        set_training(learning_rat=1e-3),
+        ["training.learning_rat", 'mean "learning_rate"'],
+    ),
     "a learning rate in quotes": (set_training(learning_rate="1e-3"), ["training.learning_rate", "without quotes"]),
     "a strategy that does not exist": (set_training(eval_strategy="sometimes"), ["training", "sometimes"]),
-    "accumulation that does not divide": (set_training(gradient_accumulation_steps=3), ["mixture.batch", "do not divide"]),
-    "best metric that does not exist": (set_training(metric_for_best_model="eval_f2"), ["metric_for_best_model", "eval_mean"]),
+    "accumulation that does not divide": (
+        set_training(gradient_accumulation_steps=3),
+        ["mixture.batch", "do not divide"],
+    ),
+    "best metric that does not exist": (
+        set_training(metric_for_best_model="eval_f2"),
+        ["metric_for_best_model", "eval_mean"],
+    ),
     "stopping without evaluation": (set_key(stopping={"patience": 2}), ["stopping.patience", "eval_strategy"]),
     "freezing too many layers": (
-        lambda r, d: r.update(encoder={"name": r["encoder"], "freeze": 9}), ["encoder.freeze", "found 9", "0 to 2"]
+        lambda r, d: r.update(encoder={"name": r["encoder"], "freeze": 9}),
+        ["encoder.freeze", "found 9", "0 to 2"],
     ),
     "rows longer than the encoder": (
-        lambda r, d: r.update(encoder={"name": r["encoder"], "max_length": 4096}), ["encoder.max_length", "64"]
+        lambda r, d: r.update(encoder={"name": r["encoder"], "max_length": 4096}),
+        ["encoder.max_length", "64"],
     ),
-    "encoder that does not exist": (set_key(encoder="no-such/encoder"), ["encoder", "no-such/encoder", "cannot be loaded"]),
+    "encoder that does not exist": (
+        set_key(encoder="no-such/encoder"),
+        ["encoder", "no-such/encoder", "cannot be loaded"],
+    ),
     "output_dir missing": (lambda r, d: r.pop("output_dir"), ["output_dir", "--output"]),
     "output_dir not empty": (
-        lambda r, d: ((d / "run").mkdir(), (d / "run" / "x").touch()), ["run", "not empty", "--resume"]
+        lambda r, d: ((d / "run").mkdir(), (d / "run" / "x").touch()),
+        ["run", "not empty", "--resume"],
     ),
     "output_dir is a file": (lambda r, d: (d / "run").touch(), ["run", "is a file"]),
 }
@@ -127,10 +153,14 @@ RECIPE_CASES: dict[str, tuple[Change, list[str]]] = {
 DATA_CASES: dict[str, tuple[Change, list[str]]] = {
     "missing file": (set_data(source="nowhere.jsonl"), ["recipe.yaml:", "nowhere.jsonl", "not found"]),
     "missing folder": (set_data(source="./nowhere/train.csv"), ["nowhere", "not exist"]),
-    "a folder without splits": (lambda r, d: (d / "e").mkdir() or task(r)["data"].update(source="./e"), ["no split", "train.*"]),
+    "a folder without splits": (
+        lambda r, d: (d / "e").mkdir() or task(r)["data"].update(source="./e"),
+        ["no split", "train.*"],
+    ),
     "no training split": (remove("sent/train.jsonl"), ["sent has no training split"]),
     "wrong column": (
-        set_data(columns={"text": "sentence", "label": "label"}), ["recipe.yaml:", "no column sentence", "text, label"]
+        set_data(columns={"text": "sentence", "label": "label"}),
+        ["recipe.yaml:", "no column sentence", "text, label"],
     ),
     "empty file": (raw("sent/train.jsonl", b""), ["train.jsonl", "empty"]),
     "file of blank lines": (raw("sent/train.jsonl", b"\n\n"), ["train.jsonl"]),
@@ -138,42 +168,71 @@ DATA_CASES: dict[str, tuple[Change, list[str]]] = {
         raw("sent/train.jsonl", b'{"text": "ok", "label": "a"}\n{"text": "caf\xe9", "label": "b"}\n'),
         ["train.jsonl:2", "0xe9 is not UTF-8", "iconv"],
     ),
-    "broken JSON": (raw("sent/train.jsonl", b'{"text": "a", "label": "b"}\n{"text": \n'), ["train.jsonl:2", "not valid JSON"]),
+    "broken JSON": (
+        raw("sent/train.jsonl", b'{"text": "a", "label": "b"}\n{"text": \n'),
+        ["train.jsonl:2", "not valid JSON"],
+    ),
     "JSON of mixed types": (rows("train", [GOOD, {"text": "x", "label": 3}]), ["train.jsonl:2", "label", "one type"]),
-    "a list in place of an object": (raw("sent/train.jsonl", b'{"text": "a", "label": "b"}\n[1]\n'), ["train.jsonl:2", "list"]),
+    "a list in place of an object": (
+        raw("sent/train.jsonl", b'{"text": "a", "label": "b"}\n[1]\n'),
+        ["train.jsonl:2", "list"],
+    ),
     "unknown label in train": (
-        lambda r, d: (task(r).update(labels=["positive", "negative"]), rows("train", [GOOD, BAD, {"text": "x", "label": "so"}])(r, d)),
+        lambda r, d: (
+            task(r).update(labels=["positive", "negative"]),
+            rows("train", [GOOD, BAD, {"text": "x", "label": "so"}])(r, d),
+        ),
         ["train.jsonl:3", 'unknown label "so"', "positive, negative"],
     ),
     "unknown label in validation": (
-        lambda r, d: (task(r).update(labels=["positive", "negative"]), rows("validation", [{"text": "x", "label": "so"}])(r, d)),
+        lambda r, d: (
+            task(r).update(labels=["positive", "negative"]),
+            rows("validation", [{"text": "x", "label": "so"}])(r, d),
+        ),
         ["validation.jsonl:1", 'unknown label "so"'],
     ),
     "one label only": (rows("train", [GOOD, GOOD]), ["label"]),
     "label code out of range": (
-        lambda r, d: (task(r).update(labels=["a", "b"]), [rows(s, [{"text": "x", "label": i} for i in (0, 1, 7)])(r, d) for s in ("train", "validation", "test")]),
+        lambda r, d: (
+            task(r).update(labels=["a", "b"]),
+            [rows(s, [{"text": "x", "label": i} for i in (0, 1, 7)])(r, d) for s in ("train", "validation", "test")],
+        ),
         ["train.jsonl:3", "label code 7", "0 to 1"],
     ),
     "no row annotated": (rows("train", [{"text": "x", "label": ""}] * 3), ["label"]),
     "CoNLL line with too few columns": (
-        raw("ner/train.conll", b"anna\tB-PER\nruns\n\nbob\tB-PER\n"), ["train.conll:2", "too few columns", "2 columns"]
+        raw("ner/train.conll", b"anna\tB-PER\nruns\n\nbob\tB-PER\n"),
+        ["train.conll:2", "too few columns", "2 columns"],
     ),
-    "CoNLL with a malformed tag": (raw("ner/train.conll", b"anna\tB-PER\nbob\tPER\n"), ["train.conll:", "PER", "B-TYPE"]),
-    "BIOES tags declared as IOB2": (raw("ner/train.conll", b"anna\tS-PER\nruns\tO\n"), ["train.conll:1", "S-PER", "bioes"]),
+    "CoNLL with a malformed tag": (
+        raw("ner/train.conll", b"anna\tB-PER\nbob\tPER\n"),
+        ["train.conll:", "PER", "B-TYPE"],
+    ),
+    "BIOES tags declared as IOB2": (
+        raw("ner/train.conll", b"anna\tS-PER\nruns\tO\n"),
+        ["train.conll:1", "S-PER", "bioes"],
+    ),
     "CoNLL without words": (raw("ner/train.conll", b"\n\n"), ["train.conll", "no word"]),
     "unknown file ending": (
-        lambda r, d: ((d / "x.xlsx").write_bytes(b"x"), task(r)["data"].update(source="./x.xlsx")), ["x.xlsx", ".xlsx", ".csv"]
+        lambda r, d: ((d / "x.xlsx").write_bytes(b"x"), task(r)["data"].update(source="./x.xlsx")),
+        ["x.xlsx", ".xlsx", ".csv"],
     ),
-    "two files for a split": (lambda r, d: (d / "sent" / "train.csv").write_text("text,label\n"), ["several files for train"]),
+    "two files for a split": (
+        lambda r, d: (d / "sent" / "train.csv").write_text("text,label\n"),
+        ["several files for train"],
+    ),
     "filter on an unknown column": (set_data(filter={"lang": "en"}), ["recipe.yaml:", "lang", "text, label"]),
     "filter that keeps nothing": (set_data(filter={"label": "x"}), ["empty"]),
     "Hub unreachable": (
-        lambda r, d: task(r)["data"].update(source="stanfordnlp/sst2"), ["recipe.yaml:", "stanfordnlp/sst2", "--data-root"]
+        lambda r, d: task(r)["data"].update(source="stanfordnlp/sst2"),
+        ["recipe.yaml:", "stanfordnlp/sst2", "--data-root"],
     ),
 }
 
 
-def run_case(change: Change, wanted: list[str], recipe: dict[str, Any], data: Path, capsys: Any, monkeypatch: Any) -> None:
+def run_case(
+    change: Change, wanted: list[str], recipe: dict[str, Any], data: Path, capsys: Any, monkeypatch: Any
+) -> None:
     change(recipe, data)
     (data / "recipe.yaml").write_text(dump_yaml(recipe), encoding="utf-8")
     code, out, err = call(["train", str(data / "recipe.yaml")], capsys, monkeypatch)
@@ -221,7 +280,9 @@ def test_recipe_file(name: str, tmp_path: Path, capsys: Any, monkeypatch: Any) -
     content, wanted = FILES[name]
     if content is not None:
         (tmp_path / "recipe.yaml").write_bytes(content)
-    code, out, err = call(["train", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "o")], capsys, monkeypatch)
+    code, out, err = call(
+        ["train", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "o")], capsys, monkeypatch
+    )
     assert (code, out) == (2, "")
     assert "Traceback" not in err
     for fragment in wanted:
@@ -249,18 +310,30 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "no folder": (lambda folder: None, ["no such folder"]),
     "an empty folder": (lambda folder: folder.mkdir(), ["not a checkpoint", "config.json"]),
     "a plain model": (
-        lambda folder: (folder.mkdir(), (folder / "config.json").write_text('{"model_type": "bert"}')), ["plain bert model"]
+        lambda folder: (folder.mkdir(), (folder / "config.json").write_text('{"model_type": "bert"}')),
+        ["plain bert model"],
     ),
-    "a broken config": (lambda folder: (folder.mkdir(), (folder / "config.json").write_text("{")), ["config.json", "JSON"]),
+    "a broken config": (
+        lambda folder: (folder.mkdir(), (folder / "config.json").write_text("{")),
+        ["config.json", "JSON"],
+    ),
     "no weights": (
-        lambda folder: (folder.mkdir(), (folder / "config.json").write_text('{"model_type": "mtl_nlp"}')), ["model.safetensors"]
+        lambda folder: (folder.mkdir(), (folder / "config.json").write_text('{"model_type": "mtl_nlp"}')),
+        ["model.safetensors"],
     ),
     "a pickle": (
-        lambda f: (f.mkdir(), (f / "config.json").write_text('{"model_type": "mtl_nlp"}'), (f / "pytorch_model.bin").touch()),
+        lambda f: (
+            f.mkdir(),
+            (f / "config.json").write_text('{"model_type": "mtl_nlp"}'),
+            (f / "pytorch_model.bin").touch(),
+        ),
         ["pytorch_model.bin", "pickle"],
     ),
     "an unfinished run": (
-        lambda f: [((f / "checkpoint-3").mkdir(parents=True, exist_ok=True), (f / "checkpoint-3" / n).write_text("{}")) for n in ("mtl_state.json", "trainer_state.json")],
+        lambda f: [
+            ((f / "checkpoint-3").mkdir(parents=True, exist_ok=True), (f / "checkpoint-3" / n).write_text("{}"))
+            for n in ("mtl_state.json", "trainer_state.json")
+        ],
         ["not finished", "--resume", "checkpoint-3"],
     ),
 }

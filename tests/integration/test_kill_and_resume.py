@@ -19,7 +19,16 @@ ROOT = Path(__file__).resolve().parents[2]
 def trials(recipe: dict[str, Any], folder: Path, number: int, seed: int) -> list[dict[str, Any]]:
     (folder / "recipe.yaml").write_text(dump_yaml(recipe), encoding="utf-8")
     (folder / "runs").mkdir()
-    command = [sys.executable, "-m", "tests.integration.killing", "recipe.yaml", "runs", str(number), str(seed), "writing"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.integration.killing",
+        "recipe.yaml",
+        "runs",
+        str(number),
+        str(seed),
+        "writing",
+    ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1500)
     errors = [path.read_text() for path in (folder / "runs").glob("*.error")]
@@ -30,8 +39,16 @@ def trials(recipe: dict[str, Any], folder: Path, number: int, seed: int) -> list
 def longer(recipe: dict[str, Any], **training: Any) -> dict[str, Any]:
     """A run with dropout, several checkpoints and evaluations."""
     settings = {
-        "max_steps": 24, "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps",
-        "eval_steps": 6, "load_best_model_at_end": False, "save_total_limit": 2, "logging_steps": 5, **training,
+        "max_steps": 24,
+        "learning_rate": 1e-3,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "eval_strategy": "steps",
+        "eval_steps": 6,
+        "load_best_model_at_end": False,
+        "save_total_limit": 2,
+        "logging_steps": 5,
+        **training,
     }
     return {**recipe, "training": settings}
 

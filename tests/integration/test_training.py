@@ -58,7 +58,13 @@ def test_equal_shares_when_asked_for(recipe: dict[str, Any]) -> None:
 
 def test_early_stopping_on_eval_mean_stops_the_run(recipe: dict[str, Any]) -> None:
     settings = with_training(
-        recipe, max_steps=40, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2, learning_rate=1e-12
+        recipe,
+        max_steps=40,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        learning_rate=1e-12,
     )
     result = finetune({**settings, "stopping": {"patience": 2}})
     # With a learning rate of nothing no evaluation beats the first: steps 2, then 4 and 6 without a gain.
@@ -67,8 +73,16 @@ def test_early_stopping_on_eval_mean_stops_the_run(recipe: dict[str, Any]) -> No
 
 def test_the_best_checkpoint_by_a_named_metric_is_kept(recipe: dict[str, Any]) -> None:
     settings = with_training(
-        recipe, max_steps=12, eval_strategy="steps", eval_steps=3, save_strategy="steps", save_steps=3,
-        load_best_model_at_end=True, metric_for_best_model="eval_sent_accuracy", save_total_limit=None, learning_rate=5e-3,
+        recipe,
+        max_steps=12,
+        eval_strategy="steps",
+        eval_steps=3,
+        save_strategy="steps",
+        save_steps=3,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_sent_accuracy",
+        save_total_limit=None,
+        learning_rate=5e-3,
     )
     trainer = trained(settings)
     scores = {line["step"]: line["eval_sent_accuracy"] for line in trainer.state.log_history if "eval_mean" in line}
@@ -139,7 +153,15 @@ def test_the_resolved_recipe_repeats_the_run_exactly(recipe: dict[str, Any], dat
 def test_a_model_folder_is_complete_and_holds_no_pickle(recipe: dict[str, Any]) -> None:
     folder = finetune(recipe).folder
     names = {path.name for path in folder.iterdir()}
-    wanted = {"config.json", "model.safetensors", "tokenizer.json", "recipe.resolved.yaml", "metrics.json", "README.md", "checksums.json"}
+    wanted = {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "recipe.resolved.yaml",
+        "metrics.json",
+        "README.md",
+        "checksums.json",
+    }
     assert wanted <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
     config = json.loads((folder / "config.json").read_text())
