@@ -102,7 +102,8 @@ def comment(text: str, indent: int = 0) -> Iterator[str]:
 def key(text: str, why: str = "", indent: int = 0) -> str:
     """A line `key: value`, its comment behind it."""
     line = " " * indent + text
-    return f"{line:<{COMMENT_AT}}# {why}" if why else line
+    # Without white space before it, `#` would belong to the value.
+    return f"{line:<{COMMENT_AT - 2}}  # {why}" if why else line
 
 
 def relative(path: Path, folder: Path) -> str:
@@ -113,15 +114,16 @@ def relative(path: Path, folder: Path) -> str:
         return path.resolve().as_posix()
 
 
-def recipe_text(corpora: Sequence[CorpusDraft], *, folder: Path, place: Path, encoder: str | None) -> str:
+def recipe_text(corpora: Sequence[CorpusDraft], *, folder: Path, target: Path, encoder: str | None) -> str:
     """The whole recipe.
 
     Args:
         folder: the folder of data files.
-        place: the folder in which the recipe will stand.
+        target: the file that the recipe will be.
         encoder: as given; the default if None.
     """
-    lines = [*_head(folder), *_encoder(encoder, place), "", "tasks:"]
+    place = target.parent
+    lines = [*_head(folder, target), *_encoder(encoder, place), "", "tasks:"]
     for corpus in corpora:
         lines += _corpus(corpus, place)
     texts = [corpus.texts for corpus in corpora]
@@ -129,11 +131,17 @@ def recipe_text(corpora: Sequence[CorpusDraft], *, folder: Path, place: Path, en
     return "\n".join(lines) + "\n"
 
 
-def _head(folder: Path) -> Iterator[str]:
-    yield from comment(f"Drafted by `mtl-nlp init` from the data files in {folder.resolve().name}. Columns and heads are guesses.")
-    yield "#   mtl-nlp check RECIPE             reads the data, names every fault, says what the run will do"
-    yield "#   mtl-nlp train RECIPE             --set KEY=VALUE replaces any key: --set mixture.batch=16"
-    yield "# Paths are relative to this file. Task names may be changed freely; logs, checkpoints and predictions use them."
+def _head(folder: Path, target: Path) -> Iterator[str]:
+    yield from comment(
+        f"Drafted by `mtl-nlp init` from the files in {folder.resolve().name}. Columns and heads are guesses."
+    )
+    yield from comment(
+        f"`mtl-nlp check {target.name}` reads the data, names every fault and says what the run will do."
+    )
+    yield from comment(
+        f"`mtl-nlp train {target.name}` trains; --set KEY=VALUE replaces any key: --set mixture.batch=16"
+    )
+    yield "# Paths are relative to this file. Tasks may be renamed freely: logs, checkpoints and predictions use the names."
     yield ""
 
 
@@ -175,7 +183,9 @@ def _task(task: TaskDraft, corpus: CorpusDraft, place: Path) -> Iterator[str]:
     if guess.missing is not None:
         yield key(f"missing: {inline(guess.missing)}", "values that mean not annotated; default: -1 and empty", 6)
     if guess.scheme is not None:
-        yield key(f"scheme: {guess.scheme}", "how tags mark entities: iob2 | iob1 | bioes | none (every tag a label)", 4)
+        yield key(
+            f"scheme: {guess.scheme}", "how tags mark entities: iob2 | iob1 | bioes | none (every tag a label)", 4
+        )
     if "spans" in guess.columns:
         yield key("words: pretokenizer", "how the text is cut into words: pretokenizer | whitespace", 4)
     yield from _labels(task, kind.form.has_labels)
@@ -186,7 +196,9 @@ def _task(task: TaskDraft, corpus: CorpusDraft, place: Path) -> Iterator[str]:
 def _sources(corpus: CorpusDraft, place: Path) -> Iterator[str]:
     files = corpus.group.files
     if list(files) == ["train"] and len(files["train"]) == 1:
-        yield key(f"source: {scalar(relative(files['train'][0], place))}", "file, folder of train.* …, or Hub data set", 6)
+        yield key(
+            f"source: {scalar(relative(files['train'][0], place))}", "file, folder of train.* …, or Hub data set", 6
+        )
     else:
         yield "      splits:"
         for split, paths in files.items():
@@ -267,7 +279,9 @@ def _training(texts: Sequence[int], encoder: str | None) -> Iterator[str]:
     if not small:
         rate, why = "5.0e-5", "2e-5 to 5e-5 for encoders like BERT-base, 1e-4 to 3e-4 for small ones"
     yield key("training:", "any field of transformers.TrainingArguments")
-    yield key(f"num_train_epochs: {epochs_of(size)}", f"passes over {size} texts; max_steps: N in its place ends earlier", 2)
+    yield key(
+        f"num_train_epochs: {epochs_of(size)}", f"passes over {size} texts; max_steps: N in its place ends earlier", 2
+    )
     yield key(f"learning_rate: {rate}", why, 2)
     yield key("warmup_steps: 0.06", "below 1: a share of all steps", 2)
     yield key("eval_strategy: epoch", "epoch | steps (with eval_steps) | no", 2)
@@ -284,4 +298,6 @@ def _training(texts: Sequence[int], encoder: str | None) -> Iterator[str]:
 def _run(folder: Path) -> Iterable[str]:
     name = folder.resolve().name or "model"
     yield key("seed: 13", "the same seed gives the same run")
-    yield key(f"output_dir: {scalar(f'runs/{name}')}", "the checkpoint; has to be new or empty, or use --resume, --output")
+    yield key(
+        f"output_dir: {scalar(f'runs/{name}')}", "the checkpoint; has to be new or empty, or use --resume, --output"
+    )

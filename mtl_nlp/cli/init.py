@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +44,7 @@ def init(
     if not survey.corpora:
         files = "; ".join(f"{name}: {why}" for name, why in survey.unused) or "it has no file"
         raise fault(f"nothing to learn from ({files})", where=str(folder), allowed=LOOKED_FOR)
-    text = recipe_text(survey.corpora, folder=folder, place=target.parent, encoder=encoder)
+    text = recipe_text(survey.corpora, folder=folder, target=target, encoder=encoder)
     _check(text, target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _draft(group: FileGroup, folder: Path, names: set[str]) -> CorpusDraft | str
         return table.problem
     if sample.rows < 2:
         return "one row only"
-    rows, files, notes = {"train": sample.rows}, {"train": group.files["train"]}, []
+    rows, files, notes = {"train": sample.rows}, {"train": group.files["train"]}, list(table.notes)
     faults = Faults()
     for split in [split for split in group.files if split != "train"]:
         paths = group.files[split]
@@ -135,7 +135,9 @@ def _draft(group: FileGroup, folder: Path, names: set[str]) -> CorpusDraft | str
             rows[split], files[split] = other.rows, paths
     faults.check()
     looked_at = len(next(iter(sample.columns.values())))
-    tasks = [TaskDraft(_name(group, guess.annotation, len(table.tasks), names), guess, looked_at) for guess in table.tasks]
+    tasks = [
+        TaskDraft(_name(group, guess.annotation, len(table.tasks), names), guess, looked_at) for guess in table.tasks
+    ]
     return CorpusDraft(FileGroup(group.name, files), rows, tasks, table.unused, notes)
 
 
@@ -153,7 +155,7 @@ def _name(group: FileGroup, annotation: str, tasks: int, taken: set[str]) -> str
     own, column = slug(group.name), slug(annotation)
     wanted = own if tasks == 1 else "_".join(part for part in (own, column) if part)
     wanted = wanted or column or "task"
-    name = next(name for name in (wanted, *(f"{wanted}_{n}" for n in count(2))) if name not in taken)
+    name = next(name for name in chain([wanted], (f"{wanted}_{n}" for n in count(2))) if name not in taken)
     taken.add(name)
     return name
 
@@ -178,7 +180,7 @@ def _report(survey: _Survey, folder: Path) -> None:
     for corpus in survey.corpora:
         for note in [*corpus.notes, *(f"{task.name}: {note}" for task in corpus.tasks for note in task.guess.notes)]:
             console.print(f"note: {note}")
-    for name, why in survey.unused:
+    for name, why in sorted(survey.unused):
         console.print(f"not used: {name}: {why}")
 
 

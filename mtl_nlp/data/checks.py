@@ -11,16 +11,17 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import listed
+from .annotations import AnnotationCounts
 from .features import EncodedSplit
-from .label_balance import Drift, SplitLabels, TaskBalance, task_balance
+from .label_balance import Drift, TaskBalance, task_balance
 from .leakage import Leak, SplitTexts, find_leaks, read_texts
 
 if TYPE_CHECKING:
     from .sources import Corpus, CorpusSplit
 
+BATCH = 1000
 SHOWN = 3
 
 
@@ -75,7 +76,7 @@ class SplitReport:
     repaired: dict[str, tuple[int, int]]
     blank_lines_kept: int
     empty: int
-    first_empty: str
+    first_empty: str | None
     repeats: int
     first_repeat: tuple[str, str] | None
     lengths: Lengths
@@ -87,7 +88,7 @@ class SplitReport:
         """Plain data."""
         repaired = {task: {"sequences": s, "tags": t} for task, (s, t) in self.repaired.items()}
         repeat = None if self.first_repeat is None else {"where": self.first_repeat[0], "earlier": self.first_repeat[1]}
-        data = asdict(self) | {"repaired": repaired, "first_repeat": repeat, "first_empty": self.first_empty or None}
+        data = asdict(self) | {"repaired": repaired, "first_repeat": repeat}
         return {key: value for key, value in data.items() if key != "split"}
 
 
@@ -147,27 +148,32 @@ def check_data(corpora: Sequence[Corpus], encoded: Mapping[str, Mapping[str, Enc
         encoded: split → corpus → its rows, as `mtl_nlp.training.prepare` gives them.
     """
     texts = {(c.name, name): read_texts(part, c.reads) for c in corpora for name, part in c.splits.items()}
-    reports = [
-        CorpusReport(
-            corpus.name,
-            corpus.task_names,
-            corpus.reads,
-            list(corpus.notes),
-            {name: _split_report(corpus, name, encoded[name][corpus.name], texts[corpus.name, name]) for name in corpus.splits},
-        )
-        for corpus in corpora
-    ]
     balances = [task_balance(corpus, task) for corpus in corpora for task in corpus.tasks]
+    reports = [_corpus_report(corpus, encoded, texts, balances) for corpus in corpora]
     leaks = find_leaks(corpora, texts)
-    found = [*_leak_findings(leaks), *_label_findings(balances), *_corpus_findings(reports)]
+    found = [*_leak_findings(leaks), *_task_findings(balances), *_corpus_findings(reports)]
     return DataReport(reports, balances, leaks, sorted(found, key=lambda finding: not finding.wanting))
 
 
-def _split_report(corpus: Corpus, name: str, encoded: EncodedSplit, texts: SplitTexts) -> SplitReport:
+def _corpus_report(
+    corpus: Corpus,
+    encoded: Mapping[str, Mapping[str, EncodedSplit]],
+    texts: Mapping[tuple[str, str], SplitTexts],
+    balances: Sequence[TaskBalance],
+) -> CorpusReport:
+    splits = {}
+    for name in corpus.splits:
+        missing = {b.task: b.splits[name].missing for b in balances if b.corpus == corpus.name}
+        splits[name] = _split_report(corpus, name, encoded[name][corpus.name], texts[corpus.name, name], missing)
+    return CorpusReport(corpus.name, corpus.task_names, corpus.reads, list(corpus.notes), splits)
+
+
+def _split_report(
+    corpus: Corpus, name: str, encoded: EncodedSplit, texts: SplitTexts, missing: dict[str, int]
+) -> SplitReport:
     part = corpus.splits[name]
     carved = corpus.carved and name == "validation"
     counts = {} if carved else part.counts
-    valid = {task.name: part.data.data.column(f"@{task.name}") for task in corpus.tasks if task.kind.annotation != "none"}
     repeat = texts.first_repeat
     return SplitReport(
         split=name,
@@ -175,18 +181,116 @@ def _split_report(corpus: Corpus, name: str, encoded: EncodedSplit, texts: Split
         filtered=part.filtered,
         unannotated=part.unannotated,
         carved=carved,
-        missing={task: _missing(part, task) for task in valid},
-        skipped={task: _skipped(part, task) for task, count in counts.items() if count.skipped},
-        repaired={
-            task: (count.invalid_sequences, count.repaired_tags) for task, count in counts.items() if count.invalid_sequences
-        },
+        missing=missing,
+        skipped={task: _skipped(part, count) for task, count in counts.items() if count.skipped},
+        repaired={task: (c.invalid_sequences, c.repaired_tags) for task, c in counts.items() if c.invalid_sequences},
         blank_lines_kept=0 if carved else part.origin.skipped_lines,
         empty=texts.empty,
-        first_empty="" if texts.first_empty is None else part.where(texts.first_empty),
+        first_empty=None if texts.first_empty is None else part.where(texts.first_empty),
         repeats=texts.repeats,
         first_repeat=None if repeat is None else (part.where(repeat[0]), part.where(repeat[1])),
-        lengths=_lengths(encoded, corpus.reads),
+        lengths=row_lengths(encoded, windows=corpus.reads != "choices"),
         misaligned_spans=encoded.misaligned_spans,
         dropped_spans=encoded.dropped_spans,
         words_without_tokens=encoded.words_without_tokens,
     )
+
+
+def _skipped(part: CorpusSplit, counts: AnnotationCounts) -> SkippedValues:
+    shown = [f"{part.origin.where(p.row, p.word)}: {p.found}" for p in counts.skipped[:SHOWN]]
+    return SkippedValues(len(counts.skipped), shown)
+
+
+def row_lengths(encoded: EncodedSplit, *, windows: bool) -> Lengths:
+    """The lengths of a split's rows; `windows`: several rows of a text are windows of it, not choices."""
+    column = encoded.rows.select_columns(["input_ids"])
+    found = [len(ids) for start in range(0, len(column), BATCH) for ids in column[start : start + BATCH]["input_ids"]]
+    tokens = np.asarray(found)
+    windowed = int((np.diff(encoded.offsets) > 1).sum()) if windows else 0
+    p95 = float(np.percentile(tokens, 95))
+    return Lengths(len(tokens), float(tokens.mean()), p95, int(tokens.max()), windowed, encoded.truncated)
+
+
+def percent(share: float) -> str:
+    """`3.6 %`; two digits after the point below one per cent."""
+    return f"{100 * share:.1f} %" if share >= 0.01 or not share else f"{100 * share:.2f} %"
+
+
+def _leak_findings(leaks: Sequence[Leak]) -> Iterator[Finding]:
+    for leak in leaks:
+        owner = f"the training split of {leak.train_corpus}" if leak.across else "its own training split"
+        first = leak.examples[0]
+        yield Finding(
+            "leakage_across_tasks" if leak.across else "leakage",
+            f"{leak.corpus}: {leak.texts} {leak.split} texts ({percent(leak.share)}) stand in {owner} too; "
+            f"first {first.where} = {first.train_where}",
+            wanting=True,
+        )
+
+
+def _task_findings(balances: Sequence[TaskBalance]) -> Iterator[Finding]:
+    for task in balances:
+        if task.absent:
+            found = f"{task.task}: {len(task.absent)} of its labels have no training text: {listed(task.absent)}"
+            yield Finding("label_absent_from_training", found, wanting=True)
+        for split, labels in task.splits.items():
+            for unknown in labels.unknown:
+                yield Finding(
+                    "unknown_label",
+                    f'{task.task}: unknown label "{unknown.label}" in {split} ({unknown.count} {labels.unit}, counted as wrong); '
+                    f"first {unknown.where}",
+                    wanting=True,
+                )
+        for drift in task.drift.values():
+            if drift.flagged:
+                yield Finding("drift", _drift_message(task.task, drift))
+
+
+def _drift_message(task: str, drift: Drift) -> str:
+    moved = listed(f"{label} {percent(before)} → {percent(here)}" for label, before, here in drift.moved)
+    told = f"; moved most: {moved}" if drift.moved else ""
+    small = f"; the split is small: chance alone gives about {drift.chance:.2f}" if drift.small else ""
+    return f"{task}: {drift.split} is unlike train ({drift.measure} {drift.distance:.2f}){told}{small}"
+
+
+def _corpus_findings(reports: Sequence[CorpusReport]) -> Iterator[Finding]:
+    for corpus in reports:
+        for note in corpus.notes:
+            yield Finding("note", f"{corpus.name}: {note}")
+        for split in corpus.splits.values():
+            yield from _reading_findings(f"{corpus.name} ({split.split})", split)
+            yield from _encoding_findings(f"{corpus.name} ({split.split})", split)
+
+
+def _reading_findings(name: str, split: SplitReport) -> Iterator[Finding]:
+    if split.empty:
+        yield Finding("empty_text", f"{name}: {split.empty} empty texts; first {split.first_empty}", wanting=True)
+    for task, (sequences, tags) in split.repaired.items():
+        found = f"{name}: {task} has {sequences} invalid tag sequences; {tags} transitions were repaired"
+        yield Finding("repaired_tags", found, wanting=True)
+    for task, skipped in split.skipped.items():
+        found = (
+            f"{name}: {skipped.count} values of {task} cannot be read and are taken as missing; {skipped.examples[0]}"
+        )
+        yield Finding("skipped_values", found)
+    if split.first_repeat is not None:
+        first, earlier = split.first_repeat
+        share = percent(split.repeats / split.texts)
+        found = f"{name}: {split.repeats} texts ({share}) stand earlier in the same split; first {first} = {earlier}"
+        yield Finding("duplicate_texts", found)
+
+
+def _encoding_findings(name: str, split: SplitReport) -> Iterator[Finding]:
+    if split.lengths.truncated:
+        share = percent(split.lengths.truncated / split.texts)
+        yield Finding(
+            "truncated", f"{name}: {split.lengths.truncated} texts ({share}) are longer than a row and are cut"
+        )
+    if split.dropped_spans:
+        yield Finding("dropped_spans", f"{name}: {split.dropped_spans} spans overlap others or cover no word: left out")
+    if split.misaligned_spans:
+        yield Finding(
+            "misaligned_spans", f"{name}: {split.misaligned_spans} spans cut words and were moved to their borders"
+        )
+    if split.words_without_tokens:
+        yield Finding("words_without_tokens", f"{name}: {split.words_without_tokens} words have no token: predicted O")

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import listed
 from ..kinds import head_kind
-from .guess_columns import Column, longest, profile, span_label
+from .guess_columns import Column, is_split_column, longest, profile, span_label
 from .guess_labels import LONGEST_LABEL, codes, gaps, is_label, is_value, mean_length, parts, remarks, why_unused
 from .guess_names import PAIRS, WORD_NAMES, exact_text_rank, name_parts, name_role, numbered_pairs, text_rank
 from .guess_tags import aligned, are_tags, guess_scheme, looks_tagged, same_text, tag_counts, tag_sequences
@@ -75,11 +75,15 @@ class TaskGuess:
 
 @dataclass(frozen=True)
 class TableGuess:
-    """What a table seems to hold: its tasks, why each other column is unused, and the problem if there is no task."""
+    """What a table seems to hold: its tasks, why each other column is unused, and the problem if there is no task.
+
+    `notes` are what the user should know about the whole table.
+    """
 
     tasks: list[TaskGuess]
     unused: dict[str, str]
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,12 @@ class _Finder:
         for column in self._free():
             self.unused.setdefault(column.name, why_unused(column))
         unused = {column.name: self.unused[column.name] for column in self.table if column.name in self.unused}
-        return TableGuess(self.tasks, unused, "" if self.tasks else self._problem())
+        return TableGuess(self.tasks, unused, "" if self.tasks else self._problem(), self._split_notes())
+
+    def _split_notes(self) -> tuple[str, ...]:
+        named = [column for column in self._free() if is_split_column(column) and column.distinct > 1]
+        told = "names splits, but a recipe takes them from files: write one file a split, or test rows are trained on"
+        return tuple(f'column "{column.name}" {told}' for column in named)
 
     def _problem(self) -> str:
         if not self.inputs:

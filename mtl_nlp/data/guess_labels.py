@@ -73,7 +73,7 @@ def remarks(column: Column) -> tuple[str, ...]:
     """What is worth a look in a column of labels: numbers, several labels in one value, spellings of one label."""
     found = []
     if name_role(column.name) == "value" and column.kind == "int":
-        found.append("head: regression predicts the number itself")
+        found.append("`head: regression` would predict the number itself")
     for mark in (";", ","):
         several = any(mark in name for name in column.counts)
         if several and len({part.strip() for name in column.counts for part in name.split(mark)}) < column.distinct:
@@ -96,7 +96,7 @@ def why_unused(column: Column) -> str:
     if column.kind == "pylist":
         return "lists as Python prints them; JSONL keeps lists"
     if is_split_column(column):
-        return "names splits, which a recipe takes from files: write one file a split, or test rows are trained on"
+        return "names splits"
     if column.kind in ("text", "int", "bool") and column.distinct < 2:
         return "one value only"
     role = name_role(column.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
@@ -58,8 +59,9 @@ PAIRS = (
 
 
 def name_parts(name: str) -> list[str]:
-    """The words of a column's name, small letters, without digits and plural s: `gold_labels2` → gold, label."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    """The words of a name, small letters, without accents, digits and plural s: `gold_labels2` → gold, label."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain)
     words = [part.strip("0123456789") for part in re.split(r"[\W_]+", spaced.casefold())]
     return [_singular(word) for word in words if word]
 

@@ -200,7 +200,9 @@ def split_labels(part: CorpusSplit, split: str, task: Task) -> SplitLabels:
     met = [UnknownLabel(label, counts[label], part.where(*first[label])) for label in unknown]
     unit = "words" if task.scheme == "none" else UNITS[task.kind.annotation]
     total = annotated if unit == "texts" else sum(counts.values())
-    return SplitLabels(split, annotated, missing, unit, total, known, met, np.sort(np.asarray(values, dtype=np.float64)))
+    return SplitLabels(
+        split, annotated, missing, unit, total, known, met, np.sort(np.asarray(values, dtype=np.float64))
+    )
 
 
 def _annotations(part: CorpusSplit, task: str) -> Iterator[Any]:

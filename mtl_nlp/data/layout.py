@@ -154,7 +154,9 @@ def _one_file_a_split(group: FileGroup, layout: Layout) -> FileGroup | None:
         return FileGroup(group.name, files)
     for split, paths in files.items():
         name = split_of(paths[0].stem)[0]
-        told = f"a {split} file without a training file (such as {f'{name}_train' if name else 'train'}{paths[0].suffix})"
+        told = (
+            f"a {split} file without a training file (such as {f'{name}_train' if name else 'train'}{paths[0].suffix})"
+        )
         layout.unused += [(path, told) for path in paths]
     return None
 

@@ -151,9 +151,7 @@ def find_leaks(corpora: Sequence[Corpus], texts: Mapping[tuple[str, str], SplitT
     return sorted(found, key=lambda leak: leak.across)
 
 
-def _leak(
-    corpus: Corpus, split: str, source: Corpus, texts: Mapping[tuple[str, str], SplitTexts]
-) -> Leak | None:
+def _leak(corpus: Corpus, split: str, source: Corpus, texts: Mapping[tuple[str, str], SplitTexts]) -> Leak | None:
     here, there = texts[corpus.name, split], texts[source.name, "train"].first
     rows = [(row, there[key]) for row, key in enumerate(here.keys) if key is not None and key in there]
     if not rows:

@@ -28,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "eval_mean",
     "logging_steps": 50,
+    # Else transformers hides bars whenever its own verbosity is low.
+    "disable_tqdm": False,
     "per_device_eval_batch_size": 64,
     "report_to": "none",
 }
