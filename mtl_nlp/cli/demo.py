@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from ..errors import fault
-from ..recipe import RESOLVED, shipped_recipe
 from .app import app, quieten_loading
 
 MESSAGES = (
@@ -26,7 +25,7 @@ def demo(
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, any key of the recipe.")] = None,
 ) -> None:
     """Train, score and use three tasks on the corpus that ships (a few minutes on two cores)."""
-    from ..recipe import load_recipe
+    from ..recipe import load_recipe, shipped_recipe
 
     recipe = load_recipe(shipped_recipe("demo"), sets or (), output=str(output))
     if overwrite:
@@ -47,6 +46,8 @@ def demo(
 
 def _remove_run(folder: Path) -> None:
     """Remove an earlier run; nothing that is not one."""
+    from ..recipe import RESOLVED
+
     if not folder.exists():
         return
     if not (folder / RESOLVED).is_file() and not any(folder.glob("checkpoint-*")) and any(folder.iterdir()):

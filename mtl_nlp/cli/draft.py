@@ -6,6 +6,7 @@ import os
 import re
 import textwrap
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from ..recipe import DEFAULT_ENCODER
 
 WIDTH = 118
 COMMENT_AT = 44
-MOST_NAMED = 40
+MOST_COUNTED = 12
+MOST_LISTED = 200
 UNEVEN = 5
 _PLAIN = re.compile(r"(\.\./)*[A-Za-z_][\w./-]*", re.ASCII)
 _WORDS_OF_YAML = ("true", "false", "null")
@@ -109,9 +111,12 @@ def key(text: str, why: str = "", indent: int = 0) -> str:
 def relative(path: Path, folder: Path) -> str:
     """A path as a recipe in `folder` names it."""
     try:
-        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+        found = os.path.relpath(os.path.abspath(path), os.path.abspath(folder))
+        # Through `..` a symbolic link would lead elsewhere, so such a path starts from where the folders really are.
+        found = os.path.relpath(path.resolve(), folder.resolve()) if found.startswith("..") else found
     except ValueError:  # another drive
-        return path.resolve().as_posix()
+        found = str(path.resolve())
+    return Path(found).as_posix()
 
 
 def recipe_text(corpora: Sequence[CorpusDraft], *, folder: Path, target: Path, encoder: str | None) -> str:
@@ -231,17 +236,25 @@ def _labels(task: TaskDraft, has_labels: bool) -> Iterator[str]:
         yield key(f"labels: {inline(guess.fixed_labels)}", "what the first, second, … choice is called", 4)
     elif has_labels and guess.labels:
         order = sorted(guess.labels)
-        told = ", ".join(f"{_shortened(name)} {guess.labels[name]}" for name in order[:MOST_NAMED])
-        told += f", … ({len(order)} in all)" if len(order) > MOST_NAMED else ""
-        yield from comment(f"Seen in {guess.annotated} annotated of {task.looked_at} rows looked at: {told}", 4)
-        yield from comment("Labels are taken from the training data, sorted; to fix them and their order:", 4)
-        listing = inline(order[:MOST_NAMED])
-        more = ", …" if len(order) > MOST_NAMED else ""
-        yield from comment(f"labels: {listing[:-1]}{more}]", 4)
+        yield from comment(f"Seen in {guess.annotated} annotated of {task.looked_at} rows: {_counted(guess.labels)}", 4)
+        if len(order) <= MOST_LISTED:
+            yield from comment("Labels are taken from the training data, sorted; to fix them and their order:", 4)
+            yield from comment(f"labels: {inline(order)}", 4)
+        else:
+            yield from comment(
+                "Labels are taken from the training data, sorted; `labels: [first, second, …]` fixes them.", 4
+            )
     else:
         yield from comment(f"{guess.annotated} of {task.looked_at} rows looked at carry it.", 4)
     for note in guess.notes:
         yield from comment(f"Note: {note}.", 4)
+
+
+def _counted(labels: Counter[str]) -> str:
+    if len(labels) <= MOST_COUNTED:
+        return ", ".join(f"{_shortened(name)} {labels[name]}" for name in sorted(labels))
+    (first, most), *_, (last, least) = labels.most_common()
+    return f"{len(labels)} labels, from {_shortened(first)} ({most}) to {_shortened(last)} ({least})"
 
 
 def _shortened(name: str) -> str:

@@ -306,12 +306,12 @@ class _Finder:
         exact = [column for column in texts if exact_text_rank(column.name) is not None]
         if exact:
             return min(exact, key=lambda c: exact_text_rank(c.name) or 0)
-        texts = [c for c in texts if name_role(c.name) in ("", "meta")]
-        named = [c for c in texts if text_rank(c.name) is not None and not is_label(c, named=False)]
+        plain = [c for c in texts if name_role(c.name) in ("", "meta")]
+        named = [c for c in plain if text_rank(c.name) is not None and not is_label(c, named=False)]
         if named or sure:
             first = min((text_rank(column.name) or 0 for column in named), default=0)
             return longest(column for column in named if text_rank(column.name) == first)
-        return longest(texts)
+        return longest(plain or [column for column in texts if not is_label(column, named=False)])
 
     def _find_spans(self) -> None:
         tagged = any(task.head == "token_classification" for task in self.tasks)

@@ -76,7 +76,7 @@ def name_role(name: str) -> Role:
     """What a name suggests; its last word decides where several do (`label_id` is an identifier)."""
     parts = name_parts(name)
     if not parts:
-        return "identifier"
+        return ""
     if parts[-1] in IDENTIFIER_NAMES:
         return "identifier"
     if parts[-1] in META_NAMES:

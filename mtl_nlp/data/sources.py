@@ -126,9 +126,9 @@ def read_corpora(
 
 
 def final_tasks(recipe: Recipe, corpora: Sequence[Corpus]) -> list[Task]:
-    """The recipe's tasks, in its order, with the labels that the corpora settled."""
+    """The recipe's tasks, in its order, with the labels that the corpora settled; those without a corpus are left out."""
     found = {task.name: task for corpus in corpora for task in corpus.tasks}
-    return [found[task.name] for task in recipe.definitions]
+    return [found[task.name] for task in recipe.definitions if task.name in found]
 
 
 def _by_split(data: Any) -> dict[str, Any]:
@@ -150,6 +150,8 @@ def _read_group(
         rows = read_rows(place, split, tasks, objects)
         if rows is not None:
             read[split] = rows
+    if not read:
+        return []
     if any(rows.disagreement for rows in read.values()):
         told = next(rows.disagreement for rows in read.values() if rows.disagreement)
         apart = [c for task in tasks for c in _read_group(place, [task], objects, splits, seed)]

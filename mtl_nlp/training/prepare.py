@@ -174,5 +174,5 @@ def prepare(
     for corpus in corpora:
         encoder = row_encoder(corpus, tokenizer, max_length, spec.stride)
         for split, part in corpus.splits.items():
-            encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train")
+            encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
     return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length)

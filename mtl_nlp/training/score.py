@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ..recipe import RESOLVED, Recipe, load_recipe
 from ..task import Task
 from .finetune import by_task, make_scorer
 from .prepare import prepare
+
+logger = logging.getLogger("mtl_nlp")
 
 
 def score_checkpoint(
@@ -51,8 +54,9 @@ def score_checkpoint(
         tokenizer=tokenizer,
         need_train=False,
     )
-    if split == "train":
-        raise fault("the training split keeps no references", key="--split", allowed="validation or test")
+    without = [task.name for task in model.tasks if task.name not in {t.name for t in prepared.tasks}]
+    if without:
+        logger.warning("not scored, for want of a %s split: %s", split, listed(without))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     metrics = make_scorer(prepared, split).score(nn.Module.to(model, device), device=device, batch=batch)
     return by_task(metrics, [task.name for task in prepared.tasks]), metrics.get("eval_mean")

@@ -32,7 +32,14 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "choice": {"context": "context", "choices": "choices", "label": "right"},
     "none": {"text": "text"},
 }
-ANNOTATED = {"label": "label", "labels": "labels", "value": "value", "tags": "tags", "answer": "answers", "choice": "right"}
+ANNOTATED = {
+    "label": "label",
+    "labels": "labels",
+    "value": "value",
+    "tags": "tags",
+    "answer": "answers",
+    "choice": "right",
+}
 
 
 def row_of(annotation: str, number: int) -> dict[str, Any]:

@@ -91,10 +91,6 @@ def each(names: list[str]) -> Any:
     return pytest.mark.parametrize("run", names, indirect=True)
 
 
-def inputs(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in batch.items()}
-
-
 def task_loss(model: MultiTaskModel, batch: dict[str, Any], task: str = "mine") -> tuple[Tensor, Tensor]:
     return model.task_losses(model(**batch).logits, batch["tasks"])[task]
 

@@ -12,15 +12,18 @@ from mtl_nlp.recipe import load_recipe, make_recipe
 from mtl_nlp.task import Task, load_folder, load_task, shipped_folder
 from mtl_nlp.training.finetune import finetune
 from mtl_nlp.training.score import score_checkpoint
+from tests.conftest import write_jsonl
 
-from .hub_copies import coded_copy, hub_copy, local_copy, normal_rows
+from .hub_copies import SIZES, coded_copy, hub_copy, local_copy, normal_rows, rows_of, text_of
 
 TASKS = Path(__file__).parents[2] / "tasks"
 FILES = sorted(TASKS.glob("*.yaml"))
 RECIPES = sorted((Path(__file__).parents[2] / "scripts" / "recipes").glob("*.yaml"))
 # Task files with `names` or `labels` say what an integer code means; the others take the names of their source.
 CODED = [
-    path for path in FILES if (task := load_task(path)).kind.annotation in ("label", "labels", "tags")
+    path
+    for path in FILES
+    if (task := load_task(path)).kind.annotation in ("label", "labels", "tags")
     and (task.data.names or (task.labels and task.kind.annotation != "tags"))
 ]
 
@@ -85,12 +88,22 @@ def test_bare_codes_mean_the_names_that_the_file_gives(path: Path, tmp_path: Pat
     assert normal_rows(one) == normal_rows(other)
 
 
-def test_shared_sources_are_one_corpus(tmp_path: Path) -> None:
-    for pair in (("atis_intent", "atis_slots"), ("snips_intent", "snips_slots"), ("massive_intent", "massive_slots")):
-        intent, slots = (load_task(TASKS / f"{name}.yaml") for name in pair)
-        assert intent.data.source == slots.data.source
-        assert intent.data.splits == slots.data.splits
-        assert intent.data.validation == slots.data.validation
+@pytest.mark.parametrize("family", ["atis", "snips", "massive"])
+@pytest.mark.parametrize("which", [0, -1], ids=["hub", "local"])
+def test_intent_and_slots_of_one_source_share_a_corpus(family: str, which: int, tmp_path: Path) -> None:
+    tasks = [load_task(TASKS / f"{family}_{part}.yaml") for part in ("intent", "slots")]
+    folder = tmp_path / str(tasks[0].data.source).split("/")[-1]
+    for split in SIZES:
+        both = zip(*(rows_of(task, split, which, 0) for task in tasks), strict=True)
+        write_jsonl(folder / f"{split}.jsonl", [one | other for one, other in both])
+    recipe = make_recipe({"tasks": [task.name for task in tasks]})
+    (corpus,) = read_corpora(recipe, data_root=tmp_path)
+    assert corpus.task_names == [f"{family}_intent", f"{family}_slots"]
+    assert (corpus.reads, len(corpus.splits["train"]), corpus.notes) == ("tokens", 24, [])
+    row = corpus.splits["train"].data[0]
+    assert row["tokens"] == text_of(0).split()
+    assert row[f"@{family}_intent"] is not None
+    assert row[f"@{family}_slots"][:3] == ["O", row[f"@{family}_slots"][1], "I" + row[f"@{family}_slots"][1][1:]]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=by_stem)

@@ -16,7 +16,9 @@ from mtl_nlp.recipe import load_recipe, make_recipe
 from mtl_nlp.training.arguments import OwnArguments
 from mtl_nlp.training.finetune import build_trainer, finetune
 from mtl_nlp.training.optimizer import learning_rates
+from mtl_nlp.schema import dump_yaml
 from mtl_nlp.training.prepare import prepare
+from mtl_nlp.training.score import score_checkpoint
 
 
 def with_training(recipe: dict[str, Any], **training: Any) -> dict[str, Any]:
@@ -189,3 +191,24 @@ def test_data_in_memory_trains_as_files_do(recipe: dict[str, Any], data: Path) -
     in_memory = finetune({**recipe, "tasks": tasks, "output_dir": str(data / "memory")}, datasets={"sent": parts})
     one, other = (load_file(r.folder / "model.safetensors") for r in (on_disk, in_memory))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_scoring_says_which_task_has_no_such_split(recipe: dict[str, Any], data: Path, caplog: Any) -> None:
+    folder = finetune(recipe).folder
+    (data / "ner" / "test.conll").unlink()
+    metrics, mean = score_checkpoint(folder, make_file(recipe, data))
+    assert list(metrics) == ["sent"]
+    assert mean == metrics["sent"]["accuracy"]
+    assert "ner" in caplog.text
+
+
+def make_file(recipe: dict[str, Any], data: Path) -> Path:
+    (data / "recipe.yaml").write_text(dump_yaml(recipe), encoding="utf-8")
+    return data / "recipe.yaml"
+
+
+def test_scores_of_a_loaded_checkpoint_are_those_of_training(recipe: dict[str, Any]) -> None:
+    result = finetune(recipe)
+    again, mean = score_checkpoint(result.folder, split="validation")
+    assert again == result.metrics
+    assert mean == result.mean
