@@ -115,11 +115,16 @@ class Decoder:
 
 
 def _best_answer(windows: NDArray[np.float32], text: TextInput) -> Decoded:
-    """The likeliest span over the windows; empty if "no answer" (the first token) wins in every one."""
-    best, answered = (-np.inf, 0, 0), False
+    """The likeliest span over the windows; empty if "no answer" (the first token) wins in every one.
+
+    The score is the span's probability in its window, or that of "no answer" in the window where it is least.
+    """
+    best, answered, nothing = (-np.inf, 0, 0), False, 0.0
     for scores, record in zip(windows, text.records, strict=True):
         starts, ends, shift = np.asarray(record["starts"]), np.asarray(record["ends"]), record.get("shift", 0)
         scores = _without_padding(scores, shift, len(starts))
+        none_here = float(scores[shift].sum())
+        nothing = min(nothing, none_here)
         inside = np.nonzero(starts >= 0)[0]
         if not len(inside):
             continue
@@ -128,11 +133,11 @@ def _best_answer(windows: NDArray[np.float32], text: TextInput) -> Decoded:
         gap = np.arange(len(inside))[None, :] - np.arange(len(inside))[:, None]
         total = np.where((gap >= 0) & (gap < LONGEST_ANSWER), total, -np.inf)
         i, j = np.unravel_index(int(total.argmax()), total.shape)
-        answered |= bool(total[i, j] >= scores[shift, 0] + scores[shift, 1])
+        answered |= bool(total[i, j] >= none_here)
         if total[i, j] > best[0]:
             best = (float(total[i, j]), int(starts[inside[i]]), int(ends[inside[j]]))
     if not answered or best[0] == -np.inf:
-        return Decoded("")
+        return Decoded("", score=float(np.exp(nothing)))
     start, end = best[1], best[2]
     return Decoded(text.context[start:end], None, (start, end), float(np.exp(best[0])))
 

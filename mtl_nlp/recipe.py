@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, valid
 from .task import Task, find_task, make_task, with_name
 
 RESOLVED = "recipe.resolved.yaml"
+FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".txt")
+# What describes a source, and goes when the recipe puts another in its place.
+OF_SOURCE = ("config", "revision", "data_dir", "data_files", "splits")
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -66,7 +70,7 @@ class RecipeFile(Strict):
     """The keys of a recipe file."""
 
     encoder: str | EncoderSpec = DEFAULT_ENCODER
-    tasks: list[str | dict[str, Any]] = Field(min_length=1)
+    tasks: list[Any] = Field(min_length=1)  # each entry is checked by `_read_task`
     mixture: MixtureSpec = Field(default_factory=MixtureSpec)
     balancing: Balancing = Field(default_factory=Balancing)
     stopping: Stopping = Field(default_factory=Stopping)
@@ -117,13 +121,16 @@ class Recipe(RecipeFile):
 
 def _resolved_task(task: Task) -> dict[str, Any]:
     data = task.model_dump(exclude_none=True, exclude_defaults=True)
-    inner = data.get("data", {})
-    for key in ("source",):
-        if key in inner and is_local(inner[key], task.base):
-            inner[key] = str(absolute(inner[key], task.base))
-    for key in ("splits", "data_files"):
-        if key in inner:
-            inner[key] = {split: _absolute_files(value, task.base) for split, value in inner[key].items()}
+    inner = data.setdefault("data", {})
+    if "missing" in task.data.model_fields_set:
+        # For a regression the default, written out, means something else than the default left out.
+        inner["missing"] = list(task.data.missing)
+    source, base = task.data.source, task.base
+    if source is not None and is_local(source, base):
+        path = absolute(source, base)
+        inner["source"], base = str(path), path if path.is_dir() else base
+    if "splits" in inner and (source is None or is_local(source, task.base)):
+        inner["splits"] = {split: _absolute_files(value, base) for split, value in inner["splits"].items()}
     return {"name": task.name, "head": task.head, **data}
 
 
@@ -143,7 +150,7 @@ def is_local(source: str, base: Path) -> bool:
     path = Path(source).expanduser()
     if path.is_absolute() or source.startswith(("./", "../")) or any(c in source for c in "*?["):
         return True
-    return (base / path).exists() or path.suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".txt")
+    return (base / path).exists() or path.suffix in FILE_ENDINGS
 
 
 def load_recipe(
@@ -178,10 +185,11 @@ def make_recipe(
     memory: Iterable[str] = (),
 ) -> Recipe:
     """A recipe from plain data: what `load_recipe` does after reading the file."""
-    source, base = source or Source("recipe"), base or Path()
-    faults, plain = Faults(), dict(data)
+    given, base = source or Source("recipe"), base or Path()
+    source = Source(given.file, dict(given.lines))
+    faults, plain = Faults(), deepcopy(dict(data))
     for assignment in sets:
-        set_key(plain, assignment, faults)
+        set_key(plain, assignment, faults, source)
     faults.check()
     recipe: Recipe | None = None
     try:
@@ -230,10 +238,12 @@ def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
     path = find_task(entry["use"], base, place, f"tasks.{i}")
     data, own = read_yaml(path, "task file")
     over = {key: value for key, value in entry.items() if key != "use"}
-    local = "source" in over.get("data", {}) if isinstance(over.get("data"), dict) else False
+    source_over = over["data"].get("source") if isinstance(over.get("data"), dict) else None
+    if isinstance(source_over, str) and is_local(source_over, base) and isinstance(data.get("data"), dict):
+        data = {**data, "data": {key: value for key, value in data["data"].items() if key not in OF_SOURCE}}
     lines = own.overlaid(source.below(*prefix))
     # A source written in the recipe is relative to the recipe, one in the task file to that file.
-    return make_task(merged(with_name(data, path), over), lines, base if local else path.parent)
+    return make_task(merged(with_name(data, path), over), lines, path.parent if source_over is None else base)
 
 
 def _check_tasks(tasks: list[Task], memory: set[str], source: Source, faults: Faults) -> None:

@@ -31,6 +31,7 @@ class Registry:
         self._builtin = frozenset(builtin or ())
         self._entries: dict[str, Any] = dict(builtin or {})
         self._plugins_read = group is None
+        self._loading: set[str] = set()
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator: enter an object under `name`; a name that is taken is refused."""
@@ -47,7 +48,8 @@ class Registry:
         Raises:
             UserError: the name is taken by something else.
         """
-        if name in self._entries and self._entries[name] is not item:
+        # The module behind an entry point may enter its object by the decorator while it is imported.
+        if name in self._entries and self._entries[name] is not item and name not in self._loading:
             raise UserError(f'{self.kind} "{name}" is registered already; choose another name')
         self._entries[name] = item
 
@@ -65,9 +67,17 @@ class Registry:
             known = sorted(self._builtin) if self._builtin else self.names()
             raise UserError(f'no {self.kind} "{name}".{closest(name, self.names())} Known: {listed(known, 40)}{yours}')
         entry = self._entries[name]
-        if isinstance(entry, str):
-            entry = self._entries[name] = resolve(entry)
-        return entry
+        return self._loaded(name, entry) if isinstance(entry, str) else entry
+
+    def _loaded(self, name: str, path: str) -> Any:
+        self._loading.add(name)
+        try:
+            found = resolve(path)
+        finally:
+            self._loading.discard(name)
+        if self._entries[name] == path:
+            self._entries[name] = found
+        return self._entries[name]
 
     def names(self) -> list[str]:
         """All names, sorted, those of installed packages included."""
@@ -82,7 +92,14 @@ class Registry:
             return
         self._plugins_read = True
         for point in entry_points(group=self.group or ""):
-            self.add(point.name, point.value)
+            known = self._entries.get(point.name, point.value)
+            if point.name in self._builtin or (isinstance(known, str) and known != point.value):
+                raise UserError(
+                    f'{self.kind} "{point.name}" of the installed package {point.dist.name if point.dist else point.value} '
+                    f"is registered already; rename it there, or remove the package"
+                )
+            # What was registered in this process, perhaps by the very module that the entry point names, stays.
+            self._entries.setdefault(point.name, point.value)
 
 
 def resolve(path: str) -> Any:

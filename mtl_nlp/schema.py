@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -17,6 +18,17 @@ from .errors import Fault, Faults, FaultyInput, closest, fault, listed
 
 Key = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
+# What a union's branch says of a value that is not for it.
+BRANCHES = (
+    "string_type",
+    "int_type",
+    "float_type",
+    "bool_type",
+    "list_type",
+    "dict_type",
+    "model_type",
+    "literal_error",
+)
 
 
 class Strict(BaseModel):
@@ -100,6 +112,7 @@ def parse_yaml(text: str, file: str) -> tuple[Any, Source]:
 
     reader = YAML(typ="rt", pure=True)
     reader.version = (1, 2)
+    reader.Constructor = _constructor()
     try:
         data = reader.load(text)
     except MarkedYAMLError as error:
@@ -114,6 +127,16 @@ def parse_yaml(text: str, file: str) -> tuple[Any, Source]:
         raise fault(f"found {found}", where=file, allowed="a mapping of keys (`name: …`)")
     source = Source(file, {(): 1})
     return _plain(data, (), source), source
+
+
+@cache
+def _constructor() -> Any:
+    """The round-trip constructor without dates, which YAML 1.2 does not know: `2024-01-31` stays a string."""
+    from ruamel.yaml.constructor import RoundTripConstructor
+
+    made: Any = type("Constructor", (RoundTripConstructor,), {})
+    made.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
+    return made
 
 
 def _plain(node: Any, key: Key, source: Source) -> Any:
@@ -150,12 +173,23 @@ def validate(model: type[M], data: Any, source: Source, prefix: Key = ()) -> M:
     try:
         return model.model_validate(data, strict=True)
     except ValidationError as error:
-        faults = [_as_fault(item, model, data, source, prefix) for item in error.errors()]
+        items: dict[Key, list[Any]] = {}
+        for item in error.errors():
+            items.setdefault(_key_of(item, data), []).append(item)
+        faults = []
+        for key, found in items.items():
+            # A union complains once a branch: where one branch got further, the others are beside the point.
+            deeper = any(len(other) > len(key) and other[: len(key)] == key for other in items)
+            wrong_type = [item for item in found if item["type"] in BRANCHES]
+            others = [item for item in found if item["type"] not in BRANCHES]
+            if wrong_type and not deeper and not others:
+                faults.append(_wrong_type(wrong_type, source.where(key), dotted((*prefix, *key))))
+            faults.extend(_as_fault(item, key, model, source, prefix) for item in others)
         raise FaultyInput(dict.fromkeys(faults)) from None
 
 
-def _as_fault(item: Any, model: type[BaseModel], data: Any, source: Source, prefix: Key) -> Fault:
-    # Pydantic adds the name of a union's branch to `loc`; only parts that are really keys of the data are kept.
+def _key_of(item: Any, data: Any) -> Key:
+    """Pydantic adds the name of a union's branch to `loc`; only parts that are really keys of the data are kept."""
     key: Key = ()
     node = data
     for part in item["loc"]:
@@ -165,6 +199,19 @@ def _as_fault(item: Any, model: type[BaseModel], data: Any, source: Source, pref
             key, node = (*key, part), node[part]
         elif item["type"] == "missing":
             key = (*key, part)
+    return key
+
+
+def _wrong_type(items: Sequence[Any], where: str, key: str) -> Fault:
+    """One fault for all branches of a union."""
+    allowed = " or ".join(dict.fromkeys(_allowed(item) for item in items))
+    cures = dict.fromkeys(cure for item in items if (cure := _cure(item)))
+    return Fault(
+        f"found {_shown(items[0]['input'])}", where=where, key=key, allowed=allowed, cure=next(iter(cures), "")
+    )
+
+
+def _as_fault(item: Any, key: Key, model: type[BaseModel], source: Source, prefix: Key) -> Fault:
     where, shown = source.where(key), dotted((*prefix, *key))
     if item["type"] == "extra_forbidden":
         known = known_keys(model, key[:-1])
@@ -197,6 +244,8 @@ def _allowed(item: Any) -> str:
         "list_type": "a list",
         "dict_type": "a mapping",
         "model_type": "a mapping",
+        "too_short": "at least 1 entry",
+        "invalid_key": "a key in quotes",
     }
     if kind == "literal_error":
         return str(context["expected"])
@@ -209,9 +258,17 @@ def _allowed(item: Any) -> str:
 def _cure(item: Any) -> str:
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
         return f'write it in quotes: "{str(item["input"]).lower()}"'
-    if item["type"] in ("float_type", "int_type") and isinstance(item["input"], str):
+    if item["type"] in ("float_type", "int_type") and isinstance(item["input"], str) and _is_number(item["input"]):
         return "write the number without quotes"
     return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def known_keys(model: type[BaseModel], path: Key) -> list[str]:
@@ -248,8 +305,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def set_key(data: dict[str, Any], assignment: str, faults: Faults) -> None:
-    """Apply one `--set a.b.c=value`; the value is read as YAML 1.2, and `tasks.NAME.…` finds the task by name."""
+def set_key(data: dict[str, Any], assignment: str, faults: Faults, source: Source | None = None) -> None:
+    """Apply one `--set a.b.c=value`; the value is read as YAML 1.2, and `tasks.NAME.…` finds the task by name.
+
+    `source` is told that the key now stands on the command line.
+    """
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
         faults.add(f'found "{assignment}"', key="--set", allowed="KEY=VALUE, such as training.learning_rate=3e-5")
@@ -257,44 +317,59 @@ def set_key(data: dict[str, Any], assignment: str, faults: Faults) -> None:
     value = parse_value(text)
     parts = path.strip().split(".")
     node: Any = data
+    key: Key = ()
     for depth, part in enumerate(parts[:-1]):
-        node = _step(node, part, parts[: depth + 1], faults)
-        if node is None:
+        step = _step(node, part, parts[: depth + 1], faults)
+        if step is None:
             return
+        node, key = step[0], (*key, step[1])
     if isinstance(node, list):
-        _set_in_list(node, parts, value, faults)
+        if not _set_in_list(node, parts, value, faults):
+            return
+        key = (*key, int(parts[-1]))
     else:
         node[parts[-1]] = value
+        key = (*key, parts[-1])
+    if source is not None:
+        kept = {old: line for old, line in source.lines.items() if old[: len(key)] != key}
+        source.lines = {**kept, key: "--set"}
 
 
-def _step(node: Any, part: str, path: Sequence[str], faults: Faults) -> Any:
+def _step(node: Any, part: str, path: Sequence[str], faults: Faults) -> tuple[Any, str | int] | None:
+    """What lies under `part`, made a mapping if need be, and its key."""
     if isinstance(node, list):
-        for i, item in enumerate(node):
-            if isinstance(item, str) and Path(item).stem == part:
-                node[i] = {"use": item}
-                return node[i]
-            if isinstance(item, dict) and part in (item.get("name"), Path(str(item.get("use", ""))).stem):
-                return item
-        if part.isdigit() and int(part) < len(node):
-            return node[int(part)]
-        faults.add(f'nothing called "{part}"', key=f"--set {'.'.join(path)}", allowed=listed(_names(node)))
-        return None
+        found = [i for i, item in enumerate(node) if part in _called(item)]
+        found += [int(part)] if part.isdigit() and int(part) < len(node) else []
+        if not found or not (isinstance(node[found[0]], dict | list) or (len(path) == 2 and path[0] == "tasks")):
+            faults.add(f'nothing called "{part}"', key=f"--set {'.'.join(path)}", allowed=listed(_names(node)))
+            return None
+        if isinstance(node[found[0]], str):
+            node[found[0]] = {"use": node[found[0]]}
+        return node[found[0]], found[0]
     if node.get(part) is None:
         node[part] = {}
     elif not isinstance(node[part], dict | list):
         node[part] = {"name": node[part]} if part == "encoder" else {}
-    return node[part]
+    return node[part], part
+
+
+def _called(item: Any) -> list[Any]:
+    """What an entry of a list may be called: a task's name, or the stem of its file."""
+    if isinstance(item, str):
+        return [Path(item).stem]
+    return [item.get("name"), Path(str(item.get("use", ""))).stem] if isinstance(item, dict) else []
 
 
 def _names(items: list[Any]) -> list[str]:
     return [str(i.get("name") or i.get("use")) if isinstance(i, dict) else str(i) for i in items]
 
 
-def _set_in_list(node: list[Any], parts: Sequence[str], value: Any, faults: Faults) -> None:
+def _set_in_list(node: list[Any], parts: Sequence[str], value: Any, faults: Faults) -> bool:
     if parts[-1].isdigit() and int(parts[-1]) < len(node):
         node[int(parts[-1])] = value
-    else:
-        faults.add(f'no entry "{parts[-1]}"', key=f"--set {'.'.join(parts)}", allowed=f"0 … {len(node) - 1}")
+        return True
+    faults.add(f'no entry "{parts[-1]}"', key=f"--set {'.'.join(parts)}", allowed=f"0 … {len(node) - 1}")
+    return False
 
 
 def parse_value(text: str) -> Any:

@@ -173,10 +173,12 @@ def _incoherent(task: Task) -> Iterable[str]:
     yield from _label_faults(task, kind)
     roles = set(task.data.columns.roles())
     if roles:
-        yield from _column_faults(roles, kind)
+        yield from column_faults(roles, kind)
     tags = kind.annotation == "tags"
     if not tags and task.scheme is not None:
         yield f"scheme is for token tasks; head {task.head} has none: remove the key"
+    if tags and task.words == "given" and roles and not roles & {"tokens", "bracketed"}:
+        yield "words: given needs a column of words (the role tokens): write whitespace or pretokenizer, or remove the key"
     if not tags and task.words is not None:
         yield f"words is for token tasks; head {task.head} has none: remove the key"
     if kind.annotation != "none" and task.mask_probability != 0.15:
@@ -210,8 +212,14 @@ def _label_faults(task: Task, kind: HeadKind) -> Iterable[str]:
             )
 
 
-def _column_faults(roles: set[str], kind: HeadKind) -> Iterable[str]:
+def column_faults(roles: set[str], kind: HeadKind) -> Iterable[str]:
+    """What a head needs that the roles do not give."""
     needed = [sorted(option) for option in kind.form.columns]
+    several = sorted(roles & {"labels", "spans", "bracketed"}) if kind.annotation == "tags" else []
+    if len(several) > 1:
+        yield f"data.columns has {listed(several)}; head {kind.name} reads one of them: remove the others"
+    if {"tokens", "spans"} <= roles and kind.annotation == "tags":
+        yield "data.columns has tokens with spans, which count the characters of a text: give text in place of tokens"
     if not any(option <= roles for option in kind.form.columns):
         options = " or ".join("+".join(option) for option in needed)
         yield f"data.columns has {listed(sorted(roles))}; head {kind.name} needs the role {options}"

@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+INTERRUPTED = 130
 tasks_app = typer.Typer(help="The task files that ship, and those beside a recipe.", no_args_is_help=True)
 app.add_typer(tasks_app, name="tasks")
 
@@ -61,13 +62,12 @@ def main() -> None:
     from . import commands  # noqa: F401 - registers the commands
 
     try:
-        app(standalone_mode=False)
+        # Without standalone mode typer hands back the code of `typer.Exit`, and 130 after Ctrl-C.
+        code = app(standalone_mode=False)
     except UserError as error:
         fail(str(error))
-    except typer.Exit as leaving:
-        sys.exit(leaving.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted; `mtl-nlp train … --resume` continues a run from its newest checkpoint", 130)
+        code = INTERRUPTED
     except BrokenPipeError:
         # The reader has gone (`| head`); nothing is left to say, and Python must not try to flush stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,6 +78,9 @@ def main() -> None:
         if hasattr(error, "format_message"):  # typer's own usage errors
             fail(error.format_message() + "\nTry `mtl-nlp --help`.")
         raise
+    if code == INTERRUPTED:
+        fail("interrupted; `mtl-nlp train … --resume` continues a run from its newest checkpoint", INTERRUPTED)
+    sys.exit(code or 0)
 
 
 def _system_message(error: OSError) -> str:

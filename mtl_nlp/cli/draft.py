@@ -262,10 +262,8 @@ def _shortened(name: str) -> str:
 
 
 def batch_of(texts: int) -> int:
-    """32 texts, or less where there are fewer than 64: a quarter of them, as a power of two."""
-    if texts >= 64:
-        return 32
-    return max(2, 1 << (max(texts, 1) // 4).bit_length() - 1 if texts >= 8 else 2)
+    """32 texts, or less where there are fewer than 64: half of them, as a power of two; 2 at least."""
+    return 32 if texts >= 64 else max(2, 1 << max(texts // 2, 1).bit_length() - 1)
 
 
 def epochs_of(texts: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 import typer
 
 from ..errors import fault, listed
-from .app import app
+from .app import app, quieten_loading
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor, Tally
@@ -59,6 +59,7 @@ def predict(
         rows = _texts(text) if text is not None else read_items(stream, name, format)
         from ..inference.predictor import LOOKAHEAD, Predictor, Tally
 
+        quieten_loading()
         predictor = Predictor.from_pretrained(checkpoint, device, dtype=dtype, words=words)
         chosen = _chosen(predictor, tasks, conll=kind_out == "conll")
         tally = Tally()

@@ -86,15 +86,19 @@ class AnnotationReader:
             self.counts.annotated += 1
         return normal
 
+    def refuse(self, row: int, found: str) -> None:
+        """Note a value that is wrong before it gets here."""
+        self._note(Problem(row, found))
+
     def is_missing(self, value: Any) -> bool:
         """Whether a value means "not annotated"."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return True
-        return any(type(value) is type(mark) and value == mark for mark in self._missing) or (
-            isinstance(value, float)
-            and value.is_integer()
-            and self.task.kind.annotation != "value"
-            and int(value) in [mark for mark in self._missing if isinstance(mark, int)]
+        # A column of codes with gaps comes as floats, so numbers are compared as such; true is no 1.
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return any(
+            value == mark if number and not isinstance(mark, str) else type(value) is type(mark) and value == mark
+            for mark in self._missing
         )
 
     def _note(self, problem: Problem) -> None:
@@ -136,7 +140,7 @@ class AnnotationReader:
 
     def _labels(self, row: int, value: Any, text: Any) -> list[str]:
         if isinstance(value, str):
-            value = json.loads(value) if value.startswith("[") else [part.strip() for part in value.split("|")]
+            value = _from_json(value) if value.startswith("[") else [part.strip() for part in value.split("|")]
         if not isinstance(value, list | tuple):
             raise ValueError(f"found {value!r} → allowed: a list of labels, or one string `a|b`")
         names = list(dict.fromkeys(self._named(one) for one in value))
@@ -158,6 +162,10 @@ class AnnotationReader:
             return self._spans(row, value, text)
         if isinstance(value, str):
             value = value.split()
+        if not isinstance(value, list | tuple):
+            raise ValueError(
+                f"found {value!r} ({type(value).__name__}) → allowed: one tag a word, in a list or a string"
+            )
         if not value and text:
             return None
         if len(value) != len(text):
@@ -180,7 +188,9 @@ class AnnotationReader:
 
     def _spans(self, row: int, value: Any, text: str) -> list[dict[str, Any]]:
         if isinstance(value, str):
-            value = json.loads(value)
+            value = _from_json(value)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"found {value!r:.80} → allowed: a list of {{start, end, label}}, or its JSON")
         spans = [_as_span(one) for one in value]
         for span in spans:
             if not 0 <= span.start < span.end <= len(text):
@@ -203,13 +213,20 @@ class AnnotationReader:
         names = self.task.labels
         if isinstance(value, str) and names is not None and value in names:
             number = names.index(value)
-        elif isinstance(value, str) and not value.isdigit():
+        elif isinstance(value, bool | list | dict) or (isinstance(value, str) and not value.isdigit()):
             raise ValueError(f'found "{value}" → allowed: the number of the right choice, from 0, or a name in labels')
         else:
             number = int(value)
         if not 0 <= number < len(text):
             raise ValueError(f"choice {number} of {len(text)} → allowed: 0 to {len(text) - 1}")
         return number
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise ValueError(f'found "{text[:80]}" → allowed: a list, as JSON') from None
 
 
 def _as_answers(value: Any) -> tuple[list[str], list[int]]:

@@ -216,13 +216,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.01 or not share else f"{100 * share:.2f} %"
 
 
+def some(count: int, noun: str, many: str = "") -> str:
+    """`1 text`, `2 texts`."""
+    return f"{count} {noun if count == 1 else many or noun + 's'}"
+
+
 def _leak_findings(leaks: Sequence[Leak]) -> Iterator[Finding]:
     for leak in leaks:
         owner = f"the training split of {leak.train_corpus}" if leak.across else "its own training split"
         first = leak.examples[0]
         yield Finding(
             "leakage_across_tasks" if leak.across else "leakage",
-            f"{leak.corpus}: {leak.texts} {leak.split} texts ({percent(leak.share)}) stand in {owner} too; "
+            f"{leak.corpus}: {some(leak.texts, f'{leak.split} text')} ({percent(leak.share)}) also in {owner}; "
             f"first {first.where} = {first.train_where}",
             wanting=True,
         )
@@ -231,16 +236,13 @@ def _leak_findings(leaks: Sequence[Leak]) -> Iterator[Finding]:
 def _task_findings(balances: Sequence[TaskBalance]) -> Iterator[Finding]:
     for task in balances:
         if task.absent:
-            found = f"{task.task}: {len(task.absent)} of its labels have no training text: {listed(task.absent)}"
+            found = f"{task.task}: {some(len(task.absent), 'label')} without a training text: {listed(task.absent)}"
             yield Finding("label_absent_from_training", found, wanting=True)
         for split, labels in task.splits.items():
             for unknown in labels.unknown:
-                yield Finding(
-                    "unknown_label",
-                    f'{task.task}: unknown label "{unknown.label}" in {split} ({unknown.count} {labels.unit}, counted as wrong); '
-                    f"first {unknown.where}",
-                    wanting=True,
-                )
+                times = some(unknown.count, labels.unit[:-1])
+                found = f'{task.task}: unknown label "{unknown.label}" in {split} ({times}, counted as wrong)'
+                yield Finding("unknown_label", f"{found}; first {unknown.where}", wanting=True)
         for drift in task.drift.values():
             if drift.flagged:
                 yield Finding("drift", _drift_message(task.task, drift))
@@ -250,7 +252,7 @@ def _drift_message(task: str, drift: Drift) -> str:
     moved = listed(f"{label} {percent(before)} → {percent(here)}" for label, before, here in drift.moved)
     told = f"; moved most: {moved}" if drift.moved else ""
     small = f"; the split is small: chance alone gives about {drift.chance:.2f}" if drift.small else ""
-    return f"{task}: {drift.split} is unlike train ({drift.measure} {drift.distance:.2f}){told}{small}"
+    return f"{task}: {drift.split} differs from train ({drift.measure} {drift.distance:.3f}){told}{small}"
 
 
 def _corpus_findings(reports: Sequence[CorpusReport]) -> Iterator[Finding]:
@@ -264,33 +266,37 @@ def _corpus_findings(reports: Sequence[CorpusReport]) -> Iterator[Finding]:
 
 def _reading_findings(name: str, split: SplitReport) -> Iterator[Finding]:
     if split.empty:
-        yield Finding("empty_text", f"{name}: {split.empty} empty texts; first {split.first_empty}", wanting=True)
+        yield Finding(
+            "empty_text", f"{name}: {some(split.empty, 'empty text')}; first {split.first_empty}", wanting=True
+        )
     for task, (sequences, tags) in split.repaired.items():
-        found = f"{name}: {task} has {sequences} invalid tag sequences; {tags} transitions were repaired"
+        found = f"{name}: {task} has {some(sequences, 'invalid tag sequence')}, {some(tags, 'transition')} repaired"
         yield Finding("repaired_tags", found, wanting=True)
     for task, skipped in split.skipped.items():
         found = (
-            f"{name}: {skipped.count} values of {task} cannot be read and are taken as missing; {skipped.examples[0]}"
+            f"{name}: {some(skipped.count, 'value')} of {task} not readable, taken as missing; {skipped.examples[0]}"
         )
         yield Finding("skipped_values", found)
     if split.first_repeat is not None:
         first, earlier = split.first_repeat
         share = percent(split.repeats / split.texts)
-        found = f"{name}: {split.repeats} texts ({share}) stand earlier in the same split; first {first} = {earlier}"
+        found = f"{name}: {some(split.repeats, 'text')} ({share}) also earlier in the split; first {first} = {earlier}"
         yield Finding("duplicate_texts", found)
 
 
 def _encoding_findings(name: str, split: SplitReport) -> Iterator[Finding]:
     if split.lengths.truncated:
         share = percent(split.lengths.truncated / split.texts)
-        yield Finding(
-            "truncated", f"{name}: {split.lengths.truncated} texts ({share}) are longer than a row and are cut"
-        )
+        yield Finding("truncated", f"{name}: {some(split.lengths.truncated, 'text')} ({share}) longer than a row, cut")
     if split.dropped_spans:
-        yield Finding("dropped_spans", f"{name}: {split.dropped_spans} spans overlap others or cover no word: left out")
+        yield Finding(
+            "dropped_spans", f"{name}: {some(split.dropped_spans, 'span')} left out, covering no word or overlapping"
+        )
     if split.misaligned_spans:
         yield Finding(
-            "misaligned_spans", f"{name}: {split.misaligned_spans} spans cut words and were moved to their borders"
+            "misaligned_spans", f"{name}: {some(split.misaligned_spans, 'span')} cutting words, moved to their borders"
         )
     if split.words_without_tokens:
-        yield Finding("words_without_tokens", f"{name}: {split.words_without_tokens} words have no token: predicted O")
+        yield Finding(
+            "words_without_tokens", f"{name}: {some(split.words_without_tokens, 'word')} without a token, predicted O"
+        )

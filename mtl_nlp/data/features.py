@@ -129,8 +129,10 @@ def _answer_on(row: Row, answer: Mapping[str, Any]) -> list[int]:
     """First and last token of the first answer in this window, (0, 0) if it is not wholly inside."""
     if not answer["text"]:
         return [0, 0]
-    begin = answer["answer_start"][0]
-    end = begin + len(answer["text"][0])
+    # White space around an answer is in no token.
+    text = answer["text"][0]
+    begin = answer["answer_start"][0] + len(text) - len(text.lstrip())
+    end = begin + len(text.strip())
     inside = [i for i, (s, e) in enumerate(zip(row.starts, row.ends, strict=True)) if s >= 0 and s < end and e > begin]
     if not inside or row.starts[inside[0]] > begin or row.ends[inside[-1]] < end:
         return [0, 0]

@@ -85,7 +85,8 @@ def _expand(names: Sequence[str], base: Path, task: Task, split: str) -> list[Pa
         if path.is_file():
             found.append(path)
             continue
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
+        matches = _data_files(path.parent, path.name) if split == name and base.is_dir() else []
+        matches += [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
         if not matches and path.is_dir():
             matches = _data_files(path, path.name)
         if not matches:
@@ -163,6 +164,8 @@ def located(task: Task, place: Place) -> Task:
     data = task.data.model_dump(exclude_none=True, exclude_defaults=True)
     for key in ("source", "config", "revision", "data_dir", "data_files", "splits"):
         data.pop(key, None)
+    if "missing" in task.data.model_fields_set:
+        data["missing"] = list(task.data.missing)
     data["splits"] = {split: [str(path) for path in paths] for split, paths in place.files}
     if "validation" in data["splits"]:
         data.pop("validation", None)

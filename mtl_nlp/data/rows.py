@@ -7,12 +7,13 @@ Input columns, by what the corpus reads: `tokens` (list of words) or `text`, wit
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Faults, fault, listed
-from ..task import Task
+from ..kinds import HeadKind
+from ..task import Columns, Task, column_faults
 from .annotations import AnnotationReader, bracketed_words
 from .places import Place
 from .readers import Origin, mixed_types, read_files, read_hub, read_memory
@@ -52,7 +53,6 @@ class _Plan:
     columns: dict[str, dict[str, Any]]
     reads: str
     words_of: str = ""
-    texts_of: list[str] = field(default_factory=list)
 
 
 def read_rows(place: Place, split: str, tasks: Sequence[Task], objects: Mapping[str, Any]) -> SplitRows | None:
@@ -67,14 +67,17 @@ def read_rows(place: Place, split: str, tasks: Sequence[Task], objects: Mapping[
     faults = Faults()
     columns = {task.name: _resolve(task, raw, origin, split, faults) for task in tasks}
     faults.check()
+    names = {task.name: _class_names(task, raw, columns[task.name]) for task in tasks}
     kept = _filtered(raw, tasks[0], origin)
     source_rows = list(range(len(raw))) if kept is None else kept
     if not source_rows:
         raise fault(f"the split {split} is empty", where=origin.where(0), key=f"data ({tasks[0].name})", allowed="rows")
     plan = _plan(tasks, columns)
-    names = {task.name: _class_names(raw, columns[task.name]) for task in tasks}
     readers = {task.name: AnnotationReader(task, names[task.name], skip=place.hub is not None) for task in tasks}
     rows = SplitRows(raw, origin, source_rows, readers, names, plan.reads, len(raw) - len(source_rows))
+    if plan.reads == "tokens" and len(tasks) > 1 and any("spans" in roles for roles in columns.values()):
+        rows.disagreement = "spans count the characters of a raw text"
+        return rows
     selected = raw if kept is None else raw.select(kept)
     rows.data = spool(_normal_batches(selected, tasks, plan, rows), _features(tasks, plan))
     return rows
@@ -97,20 +100,26 @@ def _resolve(task: Task, raw: Dataset, origin: Origin, split: str, faults: Fault
     """Role → column of the source for one task."""
     found: dict[str, Any] = {}
     place = task.place_of("data", "columns")
-    for role, names in (task.data.columns.roles() or _roles_by_default(task, raw)).items():
+    for role, names in task.data.columns.roles().items():
         if role == "choice_columns":
             missing = [name for name in names if name not in raw.column_names]
             found[role] = names
         else:
             present = [name for name in names if name in raw.column_names]
             missing = [] if present else list(names)
-            if missing and origin.format == "conll" and role in ("tokens", "labels"):
+            if missing and origin.format == "conll" and (role == "tokens" or (role == "labels" and raw.num_columns > 1)):
                 # A CoNLL file has no column names: the words come first and the tags last.
                 present, missing = [raw.column_names[0 if role == "tokens" else -1]], []
             found[role] = present[0] if present else ""
             mixed = mixed_types(origin, raw, found[role]) if present and role not in ("spans", "answers") else None
             if mixed is not None:
                 faults.extend(mixed)
+        wrong = [
+            (name, allowed) for name in _as_list(found[role]) if name and (allowed := _wrong_form(role, raw, name))
+        ]
+        for name, allowed in wrong:
+            told = f'column "{name}" holds {_form(raw.features[name])}'
+            faults.add(told, where=place, key=f"{task.name}.data.columns.{role}", allowed=allowed)
         if missing:
             file = origin.files[0].name if origin.files else origin.name
             faults.add(
@@ -122,13 +131,59 @@ def _resolve(task: Task, raw: Dataset, origin: Origin, split: str, faults: Fault
     return found
 
 
-def _roles_by_default(task: Task, raw: Dataset) -> dict[str, list[str]]:
-    """For data in memory without `columns`: the roles' own names."""
-    roles = ("text", "tokens", "pair", "label", "labels", "spans", "question", "context", "answers", "choices")
-    used = [role for role in roles if role in raw.column_names]
-    if task.kind.annotation == "tags" and "tokens" in used:
-        used = [role for role in used if role not in ("text", "spans")]
-    return {role: [role] for role in used}
+def _as_list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def _form(feature: Any) -> str:
+    from datasets import LargeList, List
+
+    if isinstance(feature, List | LargeList | list):
+        return "lists"
+    return "mappings" if isinstance(feature, dict) else f"{getattr(feature, 'dtype', type(feature).__name__)} values"
+
+
+def _wrong_form(role: str, raw: Dataset, column: str) -> str:
+    """What a column has to hold to play the role, where it holds something else."""
+    form = _form(raw.features[column])
+    if role in ("text", "pair", "question", "context", "bracketed", "choice_columns") and form in ("lists", "mappings"):
+        return "text" + ("; a list of words is the role tokens" if role == "text" and form == "lists" else "")
+    if role == "tokens" and form not in ("lists", "string values", "large_string values", "null values"):
+        return "a list of words, or one string of them"
+    return "a list of texts" if role == "choices" and form not in ("lists", "null values") else ""
+
+
+def with_default_columns(task: Task, data: Any) -> Task:
+    """For data in memory without `columns`: the columns called as the roles that the head needs.
+
+    Raises:
+        FaultyInput: it has no such columns.
+    """
+    names, kind = read_memory(data, task.name)[0].column_names, task.kind
+    if not names:
+        return task
+    if kind.annotation == "tags":
+        options = (("tokens", "labels"), ("text", "spans"), ("bracketed",))
+        wanted: tuple[str, ...] = next((option for option in options if set(option) <= set(names)), ())
+    elif kind.input == "text":
+        wanted = (
+            "text" if "text" in names else "tokens",
+            "pair",
+            *(role for role in ("label", "labels") if _asks(kind, role)),
+        )
+    else:
+        wanted = ("question", "context", *(("answers",) if kind.input == "question" else ("choices", "label")))
+    used = {role: role for role in wanted if role in names}
+    problems = list(column_faults(set(used), kind))
+    if problems:
+        cure = "rename them, or say in data.columns which is which"
+        raise fault("; ".join(problems), where=f"{task.name} (in memory)", allowed=listed(names, 30), cure=cure)
+    data_spec = task.data.model_copy(update={"columns": Columns.model_validate(used)})
+    return task.model_copy(update={"data": data_spec}).placed(task._source, task.base)
+
+
+def _asks(kind: HeadKind, role: str) -> bool:
+    return any(role in option for option in kind.form.columns)
 
 
 def _filtered(raw: Dataset, task: Task, origin: Origin) -> list[int] | None:
@@ -144,10 +199,15 @@ def _filtered(raw: Dataset, task: Task, origin: Origin) -> list[int] | None:
     return [row for row in range(len(raw)) if all(columns[c][row] in allowed[c] for c in rules)]
 
 
-def _class_names(raw: Dataset, columns: Mapping[str, Any]) -> list[str] | None:
+def _annotation_role(task: Task, columns: Mapping[str, Any]) -> str:
+    """The role that holds the task's annotation; masked LM has none."""
+    return next((role for option in task.kind.form.columns for role in sorted(option) if role in columns), "")
+
+
+def _class_names(task: Task, raw: Dataset, columns: Mapping[str, Any]) -> list[str] | None:
     from datasets import ClassLabel
 
-    feature = raw.features.get(columns.get("label") or columns.get("labels") or "")
+    feature = raw.features.get(columns.get(_annotation_role(task, columns), ""))
     feature = getattr(feature, "feature", feature)
     return list(feature.names) if isinstance(feature, ClassLabel) else None
 
@@ -157,10 +217,9 @@ def _plan(tasks: Sequence[Task], columns: dict[str, dict[str, Any]]) -> _Plan:
     if kind != "text":
         return _Plan(columns, kind)
     with_words = [name for name, roles in columns.items() if "tokens" in roles or "bracketed" in roles]
-    texts = [name for name, roles in columns.items() if "text" in roles]
     if with_words:
-        return _Plan(columns, "tokens", with_words[0], [n for n in columns if n != with_words[0]])
-    return _Plan(columns, "text", texts[0], texts[1:])
+        return _Plan(columns, "tokens", with_words[0])
+    return _Plan(columns, "text")
 
 
 def _normal_batches(
@@ -185,24 +244,26 @@ def _normal_batches(
 def _input(batch: Mapping[str, list[Any]], i: int, plan: _Plan, row: int, rows: SplitRows) -> dict[str, Any]:
     owner = plan.words_of or next(iter(plan.columns))
     roles = plan.columns[owner]
-    if plan.reads == "question":
-        return {role: str(batch[roles[role]][i] or "") for role in ("question", "context")}
-    if plan.reads == "choices":
-        listed_choices = (
-            batch[roles["choices"]][i] if "choices" in roles else [batch[c][i] for c in roles["choice_columns"]]
-        )
-        given: dict[str, Any] = {
-            "context": str(batch[roles["context"]][i] or ""),
-            "choices": [str(c) for c in listed_choices],
-        }
-        return given | ({"question": str(batch[roles["question"]][i] or "")} if "question" in roles else {})
-    given = {"tokens": _words(batch, i, roles)} if plan.reads == "tokens" else {"text": _text(batch[roles["text"]][i])}
-    if "pair" in roles:
-        given["pair"] = _text(batch[roles["pair"]][i])
-    for other in plan.texts_of:
-        if not rows.disagreement:
+    given = _input_of(batch, i, roles, plan.reads)
+    for other in plan.columns:
+        if other != owner and not rows.disagreement:
             rows.disagreement = _disagreement(batch, i, plan.columns[other], given, row, rows)
     return given
+
+
+def _input_of(batch: Mapping[str, list[Any]], i: int, roles: Mapping[str, Any], reads: str) -> dict[str, Any]:
+    """A text as one task's columns give it."""
+    if reads == "tokens":
+        given: dict[str, Any] = {"tokens": _words(batch, i, roles)}
+    elif reads == "text":
+        given = {"text": _text(batch[roles["text"]][i])}
+    else:
+        given = {"context": _text(batch[roles["context"]][i])}
+        if reads == "choices":
+            columns = roles.get("choice_columns", ())
+            choices = batch[roles["choices"]][i] if "choices" in roles else [batch[column][i] for column in columns]
+            given["choices"] = [_text(choice) for choice in choices or []]
+    return given | {role: _text(batch[roles[role]][i]) for role in ("question", "pair") if role in roles}
 
 
 def _text(value: Any) -> str:
@@ -231,9 +292,15 @@ def _disagreement(
     row: int,
     rows: SplitRows,
 ) -> str:
-    mine = "".join(given["tokens"]) if "tokens" in given else given["text"]
-    other = "".join(_words(batch, i, roles)) if "text" not in roles else _text(batch[roles["text"]][i])
-    if mine == other or ("tokens" in given and "".join(other.split()) == "".join(mine.split())):
+    if "tokens" in given and "text" in roles:
+        # Words win over text, as long as both are the same characters.
+        other = {"tokens": "".join(_text(batch[roles["text"]][i]).split())}
+        other |= {"pair": _text(batch[roles["pair"]][i])} if "pair" in roles else {}
+        same = other == {**given, "tokens": "".join("".join(given["tokens"]).split())}
+    else:
+        reads = next(name for name in ("tokens", "text", "choices", "question") if name in given)
+        same = given == _input_of(batch, i, roles, reads)
+    if same:
         return ""
     return f"first at {rows.origin.where(rows.source_rows[row])}"
 
@@ -242,11 +309,13 @@ def _annotation(
     batch: Mapping[str, list[Any]], i: int, task: Task, plan: _Plan, given: Mapping[str, Any], row: int, rows: SplitRows
 ) -> Any:
     roles, reader = plan.columns[task.name], rows.readers[task.name]
-    if "bracketed" in roles and task.kind.annotation == "tags":
-        value: Any = _bracketed(batch[roles["bracketed"]][i])[1]
-    else:
-        name = roles.get("label") or roles.get("labels") or roles.get("spans") or roles.get("answers")
-        value = batch[str(name)][i]
+    role = _annotation_role(task, roles)
+    value = batch[roles[role]][i]
+    if role == "bracketed" and not reader.is_missing(value):
+        try:
+            value = bracketed_words(_text(value))[1]
+        except ValueError as error:
+            return reader.refuse(row, str(error))
     about = (
         given.get("tokens", given.get("text")) if task.kind.input == "text" else given.get("choices", given["context"])
     )

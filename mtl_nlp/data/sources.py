@@ -18,7 +18,7 @@ from ..task import SPLITS, Task
 from .annotations import AnnotationCounts, label_order
 from .places import Place, located, place_of
 from .readers import Origin
-from .rows import SplitRows, read_rows
+from .rows import SplitRows, read_rows, with_default_columns
 from .splits import carve
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def read_corpora(
     groups: dict[Any, tuple[Place, list[Task]]] = {}
     for task in recipe.definitions:
         try:
+            if task.name in in_memory and not task.data.columns.roles():
+                task = with_default_columns(task, next(iter(in_memory[task.name].values()), []))
             place = place_of(task, data_root=data_root, memory=in_memory.get(task.name))
         except FaultyInput as error:
             faults.extend(error)

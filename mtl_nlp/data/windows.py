@@ -68,7 +68,8 @@ class RowEncoder:
         self.splitter, self.with_words, self.row_tasks = splitter, with_words, row_tasks
         self.type_ids = "token_type_ids" in tokenizer.model_input_names
         special = tokenizer.num_special_tokens_to_add(pair=reads in ("question", "choices"))
-        self.stride = max(0, min(stride, (max_length - special) // 2))
+        # A question may take half a row, so that its windows' overlap is at most half of what is left.
+        self.stride = max(0, min(stride, (max_length - special) // (4 if reads == "question" else 2)))
 
     def encode(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[TextRows]:
         """The rows of each text of a batch of columns (see `mtl_nlp.data.rows`)."""
@@ -119,12 +120,15 @@ class RowEncoder:
         """Set `words` on the rows; returns the words' offsets."""
         if given:
             words = [(i, i + 1) for i in range(len(text))]
-            at = [encoding.word_ids for encoding in encodings]
+            at = [_word_ids(encoding) for encoding in encodings]
         elif self.splitter == "whitespace":
             words = whitespace_words(text)
             starts = [start for start, _ in words]
             at = [
-                [_word_at(token, starts, encoding, i) for i, token in enumerate(encoding.offsets)]
+                [
+                    _word_at(text, token, starts) if part == 0 else None
+                    for part, token in zip(encoding.sequence_ids, encoding.offsets, strict=True)
+                ]
                 for encoding in encodings
             ]
         else:
@@ -177,8 +181,13 @@ def _by_text(coded: Any, size: int) -> list[list[Any]]:
     return result
 
 
-def _word_at(token: tuple[int, int], starts: Sequence[int], encoding: Any, i: int) -> int | None:
-    if encoding.special_tokens_mask[i] or not starts:
+def _word_ids(encoding: Any) -> list[int | None]:
+    """Each token's word; None for special tokens and for those of a pair's second text."""
+    return [word if part == 0 else None for word, part in zip(encoding.word_ids, encoding.sequence_ids, strict=True)]
+
+
+def _word_at(text: str, token: tuple[int, int], starts: Sequence[int]) -> int | None:
+    if not starts or text[slice(*token)].isspace():
         return None
     # A byte-level token may carry the space before its word, so its last character decides.
     return max(bisect_right(starts, max(token[1] - 1, token[0])) - 1, 0)
@@ -187,15 +196,16 @@ def _word_at(token: tuple[int, int], starts: Sequence[int], encoding: Any, i: in
 def _pretokenized(text: str, encodings: Sequence[Any]) -> tuple[list[tuple[int, int]], list[list[int | None]]]:
     """The tokenizer's own words (offsets without surrounding space) and each token's word, numbered over the whole text."""
     spans: dict[int, tuple[int, int]] = {}
-    for encoding in encodings:
-        for word, (start, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
+    ids = [_word_ids(encoding) for encoding in encodings]
+    for encoding, words in zip(encodings, ids, strict=True):
+        for word, (start, end) in zip(words, encoding.offsets, strict=True):
             if word is not None:
                 old = spans.get(word, (start, end))
                 spans[word] = (min(old[0], start), max(old[1], end))
     stripped = {word: _strip(text, *span) for word, span in sorted(spans.items())}
     kept = [word for word, (start, end) in stripped.items() if start < end]
     number = {word: i for i, word in enumerate(kept)}
-    at = [[number.get(word) if word is not None else None for word in encoding.word_ids] for encoding in encodings]
+    at = [[number.get(word) if word is not None else None for word in words] for words in ids]
     return [stripped[word] for word in kept], at
 
 

@@ -68,8 +68,10 @@ def _choice(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) 
 
 
 def _answer(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
-    start, end = decoded.span
-    return {"answer": decoded.value, "start": start, "end": end, "score": decoded.score}
+    # A byte-level token may carry the space before its word.
+    start = decoded.span[0] + len(decoded.value) - len(decoded.value.lstrip())
+    text = decoded.value.strip()
+    return {"answer": text, "start": start, "end": start + len(text), "score": decoded.score}
 
 
 def _tags(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str) -> Answer:

@@ -162,9 +162,7 @@ def _read_conll(lines: Iterable[Line], name: str) -> Iterator[Item]:
             if rows:
                 yield Item(_sentence(rows, width), f"{name}:{begin}")
             rows = []
-        elif (not line.strip() and "\t" not in line) or line.startswith("-DOCSTART-"):
-            continue
-        elif not rows and line.startswith(COMMENT) and "\t" not in line:
+        elif _is_no_word(line, begun=bool(rows)):
             continue
         else:
             if not width:
@@ -177,6 +175,13 @@ def _read_conll(lines: Iterable[Line], name: str) -> Iterator[Item]:
                 raise fault(found, where=f"{name}:{number}", allowed=f"{width} columns")
             begin = begin if rows else number
             rows.append(cells)
+
+
+def _is_no_word(line: str, *, begun: bool) -> bool:
+    """White space only, a document's mark, or a comment before a sentence's first word."""
+    if "\t" not in line and (not line.strip() or (not begun and line.startswith(COMMENT))):
+        return True
+    return line.startswith("-DOCSTART-")
 
 
 def _sentence(rows: list[list[str]], width: int) -> dict[str, Any]:

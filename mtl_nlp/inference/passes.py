@@ -178,10 +178,8 @@ class Passes:
 
     def _decode(self, task: Task, pieces: Sequence[EncodedPiece], scores: Sequence[Scores]) -> list[Decoded]:
         splitter = self.splitters.get(task.name)
-        answers: list[Decoded] = []
-        for piece, rows in zip(pieces, scores, strict=True):
-            answers.extend(self.decoders[task.name].decode(_stacked(rows), [piece.text_input(splitter)]))
-        return answers
+        rows = [row for of_piece in scores for row in of_piece]
+        return self.decoders[task.name].decode(_stacked(rows), [piece.text_input(splitter) for piece in pieces])
 
 
 def _stacked(rows: Scores) -> NDArray[np.float32]:

@@ -234,7 +234,7 @@ class Predictor:
             tasks = [task for task in settings.tasks if task.name in group[0].tasks]
             splitters = {task.name: _word_splitter(task, settings) for task in tasks if task.kind.annotation == "tags"}
             encoded = self._encode(group, tasks, sorted(set(splitters.values())))
-            truncated |= {piece.piece.row for piece in encoded if piece.first.truncated}
+            truncated |= {one.piece.row for one in encoded if one.first.truncated}
             runner = Passes(
                 self.model,
                 self.tokenizer,
@@ -244,12 +244,12 @@ class Predictor:
                 device=self.device,
                 context=self._context,
             )
+            known = {task.name: task for task in tasks}
             for batch in passes(encoded, settings.size):
                 for name, found in runner.run(batch).items():
-                    task = next(task for task in tasks if task.name == name)
-                    for piece, decoded in zip(batch, found, strict=True):
-                        made = answer(task, decoded, piece, splitters.get(name), settings.top)
-                        answers[piece.piece.row, name] = made
+                    for one, decoded in zip(batch, found, strict=True):
+                        made = answer(known[name], decoded, one, splitters.get(name), settings.top)
+                        answers[one.piece.row, name] = made
         tally.truncated += len(truncated)
         return answers
 

@@ -161,6 +161,10 @@ def training_arguments(
         settings = {k: v for k, v in settings.items() if k != "load_best_model_at_end" or k in recipe.training}
     elif settings["eval_strategy"] != settings["save_strategy"] and "load_best_model_at_end" not in recipe.training:
         settings["load_best_model_at_end"] = False
+    if not any(task.counts_in_mean for task in recipe.definitions):
+        # Nothing is scored (masked LM alone, auxiliary tasks alone), so no model is the best.
+        for name in ("load_best_model_at_end", "metric_for_best_model"):
+            settings = {k: v for k, v in settings.items() if k != name or k in recipe.training}
     settings.setdefault("greater_is_better", True)
     # Without an accelerator transformers allows bf16 only when it is told so.
     settings.setdefault("use_cpu", not (torch.cuda.is_available() or torch.backends.mps.is_available()))
@@ -202,9 +206,14 @@ def check_best_metric(recipe: Recipe) -> None:
     Raises:
         FaultyInput: it does not (the Trainer would only find out after an epoch).
     """
+    scored = any(task.counts_in_mean for task in recipe.definitions)
+    chooses = recipe.training.get("load_best_model_at_end") or recipe.stopping.patience is not None
+    if not scored and not chooses and "metric_for_best_model" not in recipe.training:
+        return
     wanted = str(recipe.training.get("metric_for_best_model", "eval_mean"))
     name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     known = metric_names({task.name: task.metric_names for task in recipe.definitions})
+    known = known if scored else known[1:]
     if name not in known:
         faults = Faults()
         where = recipe.place_of("training", "metric_for_best_model")

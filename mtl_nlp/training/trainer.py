@@ -25,7 +25,7 @@ from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoade
 from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
 from ..errors import UserError
-from ..hub.checkpoint import load_weights, sync_folder, write_state
+from ..hub.checkpoint import load_weights, sync_folder, write_checksums, write_state
 from ..model.multitask import MultiTaskModel
 from .arguments import OwnArguments
 from .callbacks import TaskProgress
@@ -277,6 +277,7 @@ class MultiTaskTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._write_run_state(folder)
+            write_checksums(folder)  # so that it loads as a model too
             sync_folder(folder)
 
     def _write_run_state(self, folder: Path) -> None:

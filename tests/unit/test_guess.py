@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mtl_nlp.cli.draft import CorpusDraft, TaskDraft, batch_of, epochs_of, recipe_text, relative, scalar, slug
+from mtl_nlp.data.annotations import AnnotationReader
 from mtl_nlp.data.guess import TaskGuess, guess_table, read_sample
 from mtl_nlp.data.guess_columns import profile
 from mtl_nlp.data.guess_names import name_parts, name_role
@@ -15,6 +16,7 @@ from mtl_nlp.data.guess_tags import guess_scheme
 from mtl_nlp.data.layout import FileGroup, find_groups, no_table, split_of
 from mtl_nlp.recipe import make_recipe
 from mtl_nlp.schema import parse_yaml
+from mtl_nlp.task import Task
 
 TEXTS = [f"the film number {i} was fine" for i in range(20)]
 BINARY = ["good", "bad"] * 10
@@ -402,6 +404,21 @@ def test_a_sample_is_spread_over_the_file(tmp_path: Path) -> None:
     assert sample.columns["label"] == ["a"] * 5 + ["b"] * 5
 
 
+def test_class_names_come_with_a_parquet_file(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    tags = List(ClassLabel(names=["O", "B-X", "I-X"]))
+    features = Features({"tokens": List(Value("string")), "tags": tags, "label": ClassLabel(names=["no", "yes"])})
+    rows = {"tokens": WORDS, "tags": [[1, 2, 0, 0], [0, 0]] * 5, "label": [0, 1] * 5}
+    Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "a.parquet"))
+    sample = read_sample([tmp_path / "a.parquet"])
+    found = guess_table(sample.columns, sample.class_names, format=sample.format)
+    assert [(task.annotation, task.labels) for task in found.tasks] == [
+        ("tags", {"X": 5}),
+        ("label", {"no": 5, "yes": 5}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("stem", "found"),
     [
@@ -521,7 +538,7 @@ def test_names_of_tasks(text: str, name: str) -> None:
 @pytest.mark.parametrize("texts", range(1, 200))
 def test_the_batch_is_32_or_fits_a_small_file(texts: int) -> None:
     batch = batch_of(texts)
-    assert batch == 32 if texts >= 64 else 2 <= batch <= max(2, texts // 4)
+    assert batch == 32 if texts >= 64 else 2 <= batch <= max(2, texts // 2)
 
 
 def test_less_data_is_passed_over_more_often() -> None:
@@ -563,12 +580,12 @@ def test_a_recipe_with_strange_names_reads_back(tmp_path: Path, text: str) -> No
     guess = only(columns)
     group = FileGroup("x", {"train": (folder / "a b.csv",)})
     corpus = CorpusDraft(group, {"train": 20}, [TaskDraft("x", guess, 20)], {text: "unused\n"}, [text])
-    written = recipe_text([corpus], folder=folder, target=tmp_path / "recipe.yaml", encoder=text)
+    written = recipe_text([corpus], folder=folder, target=tmp_path / "recipe.yaml", encoder=f"owner/{text}")
     data, source = parse_yaml(written, "recipe.yaml")
     task = make_recipe(data, source, tmp_path).definitions[0]
     assert task.data.columns.text == text
     assert task.data.source == "data/a b.csv"
-    assert data["encoder"]["name"] == text
+    assert data["encoder"]["name"] == f"owner/{text}"
     assert task.metrics == ["accuracy", "f1_macro"]
     assert task.labels is None
 
@@ -581,3 +598,25 @@ def test_paths_start_from_the_recipe(tmp_path: Path) -> None:
     assert relative(file, tmp_path / "recipes") == "../data/a.csv"
     (tmp_path / "data" / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
     assert relative(tmp_path / "data" / "link.csv", tmp_path / "data") == "link.csv"
+
+
+ANSWERS = [
+    {"text": ["film"], "answer_start": [4]},
+    [{"text": "film", "answer_start": 4}],
+    '{"text": ["film"], "answer_start": [4]}',
+]
+
+
+@pytest.mark.parametrize("value", [*ANSWERS, "film", {"text": ["film"]}, {"text": ["film"], "answer_start": [4, 5]}])
+def test_what_is_guessed_to_be_answers_is_read_as_answers(value: Any) -> None:
+    columns: dict[str, Any] = {"question": "question", "context": "context", "answers": "answers"}
+    task = Task.model_validate({"name": "qa", "head": "question_answering", "data": {"columns": columns}})
+    reader = AnnotationReader(task, None)
+    read = reader.read(0, value, "the film was fine")
+    guessed = guess_table({"question": TEXTS, "context": TEXTS, "answers": [value] * 20}).tasks
+    if value in ANSWERS:
+        assert read == {"text": ["film"], "answer_start": [4]}
+        assert [task.head for task in guessed] == ["question_answering"]
+    else:
+        assert read is None
+        assert "allowed: {text: [a, …], answer_start: [0, …]}" in reader.counts.problems[0].found

@@ -1,0 +1,370 @@
+"""`mtl-nlp predict`: every format in and out, files and pipes, streaming, atomic output, faults.
+
+Most runs are in this process, through the console's own `main`; what needs a real pipe runs as a program.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtl_nlp.data.conll import read_conll
+from mtl_nlp.errors import UserError
+from mtl_nlp.inference.formats import guess, read_items
+from tests.tiny_checkpoint import CONTEXT, build_checkpoint
+
+PROGRAM = [sys.executable, "-m", "mtl_nlp", "predict"]
+TEXT_TASKS = ["sent", "topics", "stars", "ner", "places"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> str:
+    return str(build_checkpoint(tmp_path_factory.mktemp("predict") / "run", tiny_encoder, max_length=24))
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], checkpoint: str) -> Run:
+    """`mtl-nlp predict CHECKPOINT …` in this process; `stdin` are the bytes of a pipe."""
+
+    def called(*args: object, stdin: bytes = b"", folder: str = checkpoint) -> Ran:
+        from mtl_nlp.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["mtl-nlp", "predict", folder, *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(1), "w", encoding="utf-8"))
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        return Ran(int(leaving.value.code or 0), out.decode(), err.decode())
+
+    return called
+
+
+# Formats in
+
+
+def test_texts_of_the_command_line(run: Run) -> None:
+    done = run("--text", "anna is in paris", "--text", "", "--tasks", "sent, ner")
+    assert done.code == 0
+    assert [row["text"] for row in done.rows] == ["anna is in paris", ""]
+    assert [list(row["predictions"]) for row in done.rows] == [["sent", "ner"]] * 2
+    assert done.err == ""
+
+
+def test_one_text_a_line_keeps_empty_lines_and_lines_up(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes("\ufeffcafé\r\n\n  two words\t.\nlast".encode())
+    done = run(tmp_path / "in.txt", "--tasks", "sent")
+    assert [row["text"] for row in done.rows] == ["café", "", "  two words\t.", "last"]
+
+
+def test_jsonl_keeps_fields_and_takes_every_form_of_row(run: Run, tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"id": 1, "text": "anna é", "meta": {"a": [1]}},
+        {"premise": "a", "hypothesis": "b", "id": "x"},
+        {"question": "who", "context": CONTEXT},
+        {"context": "anna", "e0": "a", "e1": "b"},
+        ["anna", "is"],
+        "paris",
+    ]
+    (tmp_path / "in.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows))
+    done = run(tmp_path / "in.jsonl")
+    assert [list(row["predictions"]) for row in done.rows] == [
+        TEXT_TASKS,
+        ["nli"],
+        ["qa"],
+        ["swag"],
+        TEXT_TASKS,
+        TEXT_TASKS,
+    ]
+    for given, found in zip(rows[:4], done.rows, strict=False):
+        assert {name: value for name, value in found.items() if name != "predictions"} == given
+    assert "é" in done.out, "text is written as it is, not escaped"
+
+
+def test_csv_with_quotes_and_line_ends_in_fields(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('id,text\n1,"anna, ""the"" film\nsecond line"\n2,paris\n')
+    done = run(tmp_path / "in.csv", "--tasks", "sent")
+    assert [(row["id"], row["text"]) for row in done.rows] == [("1", 'anna, "the" film\nsecond line'), ("2", "paris")]
+
+
+def test_tsv_by_option(run: Run) -> None:
+    done = run("-", "--format", "tsv", "--tasks", "nli", stdin=b"premise\thypothesis\na, b\tc\n")
+    assert [(row["premise"], row["hypothesis"]) for row in done.rows] == [("a, b", "c")]
+
+
+CONLL = "-DOCSTART-\tO\n\n# a comment\nanna\tB-PER\nis\tO\n \n@x\tO\n\n\ncaf\u00e9\tO\r\n"
+
+
+def test_conll_gives_words_the_other_columns_and_tags(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conll").write_text(CONLL, encoding="utf-8", newline="")
+    done = run(tmp_path / "in.conll", "--tasks", "ner")
+    assert [row["tokens"] for row in done.rows] == [["anna", "is", "@x"], ["café"]]
+    assert [row["labels"] for row in done.rows] == [["B-PER", "O", "O"], ["O"]]
+    assert [len(row["predictions"]["ner"]["tags"]) for row in done.rows] == [3, 1]
+
+
+# Formats out
+
+
+def test_conll_out_adds_a_column_a_token_task(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conll").write_text(CONLL, encoding="utf-8", newline="")
+    done = run(tmp_path / "in.conll", "--output", tmp_path / "out.conll")
+    assert (done.code, done.out) == (0, "")
+    lines = (tmp_path / "out.conll").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# columns: tokens labels ner places"
+    assert [line.split("\t")[:2] for line in lines[1:4]] == [["anna", "B-PER"], ["is", "O"], ["@x", "O"]]
+    tags = [row["predictions"] for row in run(tmp_path / "in.conll", "--tasks", "ner,places").rows]
+    read = read_conll(tmp_path / "out.conll")
+    assert [s[0] for s in read.sentences] == [["anna", "is", "@x"], ["café"]]
+    assert [s[2] for s in read.sentences] == [found["ner"]["tags"] for found in tags]
+    assert [s[3] for s in read.sentences] == [found["places"]["tags"] for found in tags]
+
+
+def test_conll_out_from_words_alone(run: Run) -> None:
+    args = ("-", "--format", "conll", "--output-format", "conll", "--tasks", "ner")
+    done = run(*args, stdin=b"anna\nis\n\nin\n")
+    lines = [line.split("\t")[0] for line in done.out.splitlines()]
+    assert lines == ["# columns: tokens ner", "anna", "is", "", "in", ""]
+
+
+def test_conll_out_needs_words_and_token_tasks(run: Run) -> None:
+    done = run("--text", "anna", "--output-format", "conll")
+    assert done.code == 2
+    assert "row 1 has no words → CoNLL, or rows with a list `tokens`" in done.err
+    done = run("--text", "anna", "--output-format", "conll", "--tasks", "sent")
+    assert done.code == 2
+    assert "sent has no tag a word" in done.err
+
+
+def test_csv_out_has_two_columns_a_scored_task(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "a, \\"b\\"", "x": [1]}\n{"id": 2, "text": "anna"}\n')
+    done = run(tmp_path / "in.jsonl", "--output", tmp_path / "out.csv", "--tasks", "sent,topics,stars,ner")
+    assert done.code == 0
+    with (tmp_path / "out.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert list(rows[0]) == ["id", "text", "x", "sent", "sent_score", "topics", "stars", "ner"]
+    expected = run(tmp_path / "in.jsonl").rows
+    for row, found in zip(rows, expected, strict=True):
+        assert row["text"] == found["text"]
+        assert row["sent"] == found["predictions"]["sent"]["label"]
+        assert float(row["sent_score"]) == pytest.approx(found["predictions"]["sent"]["score"], abs=1e-5)
+        assert set(row["topics"].split("|")) == {one["label"] for one in found["predictions"]["topics"]["labels"]}
+        assert json.loads(row["ner"]) == found["predictions"]["ner"]["entities"]
+
+
+def test_csv_out_refuses_fields_that_come_late_or_clash(run: Run) -> None:
+    done = run("-", "--output-format", "csv", "--tasks", "sent", stdin=b'{"text": "a"}\n{"text": "b", "y": 1}\n')
+    assert done.code == 2
+    assert "row 2 has a field y that the first has not" in done.err
+    done = run("-", "--output-format", "csv", "--tasks", "sent", stdin=b'{"text": "a", "sent": 1}\n')
+    assert done.code == 2
+    assert "the input has a field sent" in done.err
+
+
+def test_scores_and_words_reach_the_predictor(run: Run) -> None:
+    done = run("--text", "paris, london", "--scores", "--words", "pretokenizer")
+    found = done.rows[0]["predictions"]
+    assert set(found["sent"]["scores"]) == {"positive", "negative"}
+    assert "paris," not in [entity["word"] for entity in found["places"]["entities"]]
+
+
+# Output
+
+
+def test_output_appears_whole_or_not_at_all(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n' * 3)
+    done = run(tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", "--tasks", "sent")
+    assert (done.code, done.out) == (0, "")
+    assert f"3 predictions: {tmp_path / 'out.jsonl'}" in done.err
+    before = (tmp_path / "out.jsonl").read_text()
+    assert len(before.splitlines()) == 3
+    (tmp_path / "in.jsonl").write_text('{"text": "b"}\n' * 3 + "oops\n")
+    done = run(tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", "--tasks", "sent", "--batch", "1")
+    assert done.code == 2
+    assert (tmp_path / "out.jsonl").read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_output_may_be_the_input(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n')
+    assert run(path, "--output", path, "--tasks", "sent").code == 0
+    assert [list(json.loads(line)) for line in path.read_text().splitlines()] == [["text", "predictions"]] * 2
+
+
+def test_long_texts_are_told(run: Run) -> None:
+    done = run("--text", "the food " * 50, "--text", "anna")
+    assert "1 of 2 texts are longer than 24 tokens" in done.err
+    assert len(done.rows) == 2
+
+
+@pytest.mark.parametrize("kind", ["auto", "text", "jsonl", "csv", "conll"])
+def test_empty_input_is_a_note(run: Run, tmp_path: Path, kind: str) -> None:
+    done = run("-", "--format", kind, "--output", tmp_path / "out.jsonl")
+    assert (done.code, done.out) == (0, "")
+    assert done.err == "stdin: no text in it, so nothing is predicted\n"
+    assert (tmp_path / "out.jsonl").read_text() == ""
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "told"),
+    [
+        ("jsonl", b'{"text": "a"}\n{"text": \n', ":2: not valid JSON"),
+        ("jsonl", b'{"text": "a"}\n\n3\n', ":3: found a int"),
+        ("jsonl", b'{"text": "a"}\n{"id": 1}\n', ":2: sent: no field text or tokens; the row has id"),
+        ("json", b'[\n{"text": "a"}\n]', ":1: not valid JSON"),
+        ("txt", b"a\n\xe9\n", ":2: byte 0xe9 is not UTF-8 (save the file as UTF-8"),
+        ("csv", b"id,text\n1,a\n2,b,c\n", ":3: too many fields: 3 → 2: id, text"),
+        ("csv", b"id,text\n1\n", ":2: too few fields"),
+        ("csv", b"text,text\na,b\n", ":1: column text stands more than once"),
+        ("csv", b'text\n"a\n', ":2: not a readable record"),
+        ("csv", b"id;text\n1;a\n", ":2: sent: no field text or tokens; the row has id;text"),
+        ("conll", b"a\tO\nb\n", ':2: too few columns: 1 in "b" → 2 columns'),
+        ("parquet", b"PAR1", ": .parquet files are not read here"),
+    ],
+)
+def test_a_malformed_line_is_named(run: Run, tmp_path: Path, ending: str, content: bytes, told: str) -> None:
+    path = tmp_path / f"in.{ending}"
+    path.write_bytes(content)
+    done = run(path, "--tasks", "sent")
+    assert done.code == 2
+    assert f"error: {path}{told}" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_what_stands_before_a_malformed_line_is_answered(run: Run) -> None:
+    done = run("-", "--tasks", "sent", stdin=b'{"text": "a"}\n{"text": "b"}\n{"text"\n')
+    assert done.code == 2
+    assert [row["text"] for row in done.rows] == ["a", "b"]
+    assert "error: stdin:3: not valid JSON" in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--text", "a", "--tasks", "sentt"], 'no task "sentt". Did you mean "sent"?'),
+        (["--text", "a", "--tasks", "qa"], "--text 1: qa: no field question, context; the row has text"),
+        (["--text", "a", "--words", "given"], 'words: found "given" → whitespace, pretokenizer'),
+        (["--text", "a", "--output-format", "xml"], '--output-format: found "xml" → jsonl, csv, conll'),
+        (["--text", "a", "--output", "/nowhere/x.jsonl"], "/nowhere: --output: no such folder"),
+        (["--text", "a", "--device", "gpu"], 'device: "gpu" cannot be used'),
+        (["-", "--format", "xml"], '--format: found "xml" → auto, text, jsonl, csv, tsv, conll'),
+        (["absent.jsonl"], "absent.jsonl: file not found"),
+        (["."], ".: is a folder"),
+        (["in.txt", "--text", "a"], 'found "in.txt" and --text → one of them'),
+        (["--batch", "0"], "Invalid value for '--batch'"),
+    ],
+)
+def test_wrong_arguments(run: Run, args: list[str], told: str) -> None:
+    done = run(*args)
+    assert done.code == 2
+    assert told in done.err
+    assert done.out == ""
+
+
+def test_no_checkpoint(run: Run, tmp_path: Path) -> None:
+    done = run("--text", "a", folder=str(tmp_path))
+    assert done.code == 2
+    assert "not a checkpoint" in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ('{"text": "a"}', "jsonl"),
+        ('  {"text"', "jsonl"),
+        ("anna\tB-PER\n", "conll"),
+        ("anna\tB-PER\r\n", "conll"),
+        ("a sentence\twith a tab", "text"),
+        ("one\ttwo\tthree", "text"),
+        ("anna", "text"),
+        ("", "text"),
+    ],
+)
+def test_a_pipes_format_is_seen_in_its_first_line(line: str, kind: str) -> None:
+    assert guess(line) == kind
+
+
+def test_reading_goes_no_further_than_asked() -> None:
+    stream = io.BytesIO(b"a\nb\n\xff\n")
+    items = read_items(stream, "stdin", "text")
+    assert [next(items).where, next(items).where] == ["stdin:1", "stdin:2"]
+    with pytest.raises(UserError, match="stdin:3: byte 0xff"):
+        next(items)
+
+
+def test_piped_conll_is_recognised(run: Run) -> None:
+    done = run("--tasks", "ner", "--output-format", "conll", stdin=b"anna\tO\nis\tO\n\nin\tO\n")
+    assert (done.code, done.err) == (0, "")
+    lines = [line.split("\t")[0] for line in done.out.splitlines()]
+    assert lines == ["# columns: tokens labels ner", "anna", "is", "", "in", ""]
+
+
+# Real pipes
+
+
+def test_a_slow_pipe_is_answered_batch_by_batch(checkpoint: str) -> None:
+    command = [*PROGRAM, checkpoint, "-", "--batch", "2", "--tasks", "sent"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for start in (0, 2):
+        process.stdin.write(f"text {start}\ntext {start + 1}\n".encode())
+        process.stdin.flush()
+        found = [json.loads(process.stdout.readline())["text"] for _ in range(2)]
+        assert found == [f"text {start}", f"text {start + 1}"], "answered while the pipe is open"
+    process.stdin.write(b"text 4\n")
+    out, err = process.communicate(timeout=60)
+    assert [json.loads(line)["text"] for line in out.decode().splitlines()] == ["text 4"]
+    assert (process.returncode, err) == (0, b"")
+
+
+def test_piped_jsonl_is_recognised_and_written_as_utf_8(checkpoint: str) -> None:
+    text = json.dumps({"id": 1, "text": "café 🙂"}, ensure_ascii=False).encode()
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    command = [*PROGRAM, checkpoint, "--tasks", "sent"]
+    done = subprocess.run(command, input=text, capture_output=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 0
+    assert json.loads(done.stdout.decode())["text"] == "café 🙂"
+
+
+def test_a_reader_that_leaves_ends_it_quietly(checkpoint: str, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("the food was good\n" * 6000)
+    command = [*PROGRAM, checkpoint, str(tmp_path / "in.txt"), "--tasks", "sent", "--batch", "256"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["text"] == "the food was good"
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), err) == (0, b"")
