@@ -212,17 +212,23 @@ def read_memory(data: Any, name: str) -> tuple[Dataset, Origin]:
     """A `datasets.Dataset`, a pandas DataFrame or a list of dicts as a dataset.
 
     Raises:
-        UserError: anything else.
+        UserError: anything else, or a column of several types.
     """
     from datasets import Dataset
 
     origin = Origin([], "memory", name)
     if isinstance(data, Dataset):
         return data, origin
-    if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(row, Mapping) for row in data):
-        return Dataset.from_list([dict(row) for row in data]), origin
-    if type(data).__name__ == "DataFrame":
-        return Dataset.from_pandas(data, preserve_index=False), origin
+    try:
+        if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(row, Mapping) for row in data):
+            # `from_list` would take the columns from the first row alone.
+            columns = list(dict.fromkeys(key for row in data for key in row))
+            filled = [{column: row.get(column) for column in columns} for row in data]
+            return Dataset.from_list(filled, on_mixed_types="use_json"), origin
+        if type(data).__name__ == "DataFrame":
+            return Dataset.from_pandas(data, preserve_index=False), origin
+    except (TypeError, ValueError) as error:
+        raise fault(f"a column holds values of several types: {_first_line(error)}", where=name) from error
     raise UserError(
         f"{name}: data is a {type(data).__name__}; allowed: a datasets.Dataset, a DataFrame, a list of dicts"
     )

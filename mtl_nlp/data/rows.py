@@ -107,7 +107,11 @@ def _resolve(task: Task, raw: Dataset, origin: Origin, split: str, faults: Fault
         else:
             present = [name for name in names if name in raw.column_names]
             missing = [] if present else list(names)
-            if missing and origin.format == "conll" and (role == "tokens" or (role == "labels" and raw.num_columns > 1)):
+            if (
+                missing
+                and origin.format == "conll"
+                and (role == "tokens" or (role == "labels" and raw.num_columns > 1))
+            ):
                 # A CoNLL file has no column names: the words come first and the tags last.
                 present, missing = [raw.column_names[0 if role == "tokens" else -1]], []
             found[role] = present[0] if present else ""

@@ -168,7 +168,7 @@ def _read_group(
     corpus = Corpus("+".join(task.name for task in tasks), final, {}, next(iter(read.values())).reads)
     for split, rows in read.items():
         corpus.splits[split] = _corpus_split(rows, final)
-    _carve_validation(corpus, place, splits, seed)
+    _carve_validation(corpus, read.get("train"), splits, seed)
     for split, part in corpus.splits.items():
         if len(part) == 0:
             faults.add(f"no row with an annotation in {split}", where=part.origin.where(0), key=f"data ({corpus.name})")
@@ -230,17 +230,35 @@ def _corpus_split(rows: SplitRows, tasks: Sequence[Task]) -> CorpusSplit:
     return CorpusSplit(data, rows.origin, sources, counts, rows.filtered, len(rows.data) - len(keep))
 
 
-def _carve_validation(corpus: Corpus, place: Place, splits: Sequence[str], seed: int) -> None:
-    if "validation" in corpus.splits or "train" not in corpus.splits or "validation" not in splits:
+def _carve_validation(corpus: Corpus, whole: SplitRows | None, splits: Sequence[str], seed: int) -> None:
+    """Hold out a share of the training texts.
+
+    Which ones is decided on the whole source, so that corpora kept apart on one source hold out the same texts.
+    """
+    if "validation" in corpus.splits or whole is None or "validation" not in splits:
         return
-    train = corpus.splits["train"]
-    inputs = [name for name in train.data.column_names if not name.startswith("@")]
-    keys = [repr(tuple(row)) for row in zip(*(train.data[name] for name in inputs), strict=True)]
-    kept, held = carve(keys, corpus.tasks[0].data.validation, seed, corpus.name)
-    if len(held) == 0 or len(kept) == 0:
+    train, share = corpus.splits["train"], corpus.tasks[0].data.validation
+    _, held = carve(_text_keys(whole.data), share, seed)
+    held_rows = {whole.source_rows[row] for row in held}
+    parts = {
+        "train": [row for row, source in enumerate(train.source_rows) if source not in held_rows],
+        "validation": [row for row, source in enumerate(train.source_rows) if source in held_rows],
+    }
+    if not all(parts.values()):
+        # Too few annotated rows for a share of the whole to fall among them.
+        kept, held = carve(_text_keys(train.data), share, seed)
+        parts = {"train": kept.tolist(), "validation": held.tolist()}
+    if not all(parts.values()):
         raise fault("too few texts to carve a validation split", where=train.where(0), key=f"data ({corpus.name})")
-    for split, chosen in (("train", kept), ("validation", held)):
+    for split, chosen in parts.items():
         sources = [train.source_rows[row] for row in chosen]
         corpus.splits[split] = CorpusSplit(train.data.select(chosen), train.origin, sources, train.counts)
     corpus.splits["train"].filtered, corpus.splits["train"].unannotated = train.filtered, train.unannotated
     corpus.carved = True
+
+
+def _text_keys(data: Dataset) -> list[str]:
+    """Each row's text without white space, so that words and raw text of one sentence are the same."""
+    inputs = sorted(name for name in data.column_names if not name.startswith("@"))
+    columns = [["".join(value) if isinstance(value, list) else value for value in data[name]] for name in inputs]
+    return ["\x00".join("".join((part or "").split()) for part in row) for row in zip(*columns, strict=True)]

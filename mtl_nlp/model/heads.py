@@ -31,9 +31,12 @@ class PassThroughBase(nn.Module):
     A BERT-style pooler belongs to the base model but is part of the head here: it stays, one a task, under its vanilla key.
     """
 
+    pooler: Any
+    pooler_activation: Any
+
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        pooler: Any = getattr(base, "pooler", None)
+        pooler = getattr(base, "pooler", None)
         if pooler is not None:
             self.pooler = pooler
             if isinstance(pooler, nn.Linear):  # ALBERT keeps the activation beside it

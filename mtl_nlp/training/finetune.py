@@ -22,7 +22,7 @@ from ..schema import Source, read_yaml
 from .arguments import training_arguments
 from .callbacks import summary
 from .evaluation import Scorer
-from .prepare import Prepared, check_recipe, prepare
+from .prepare import Prepared, check_recipe, prepare, total_steps
 from .trainer import MultiTaskTrainer
 
 logger = logging.getLogger("mtl_nlp")
@@ -210,16 +210,6 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
         save_extra=lambda folder: save_extra(folder, prepared),
         callbacks=extra,
     )
-
-
-def total_steps(recipe: Recipe, mixture: Mixture) -> int:
-    """Optimizer steps of the run: `max_steps`, or what `num_train_epochs` makes of the mixture."""
-    from .arguments import DEFAULTS
-
-    wanted = recipe.training.get("max_steps", -1)
-    if isinstance(wanted, int) and wanted > 0:
-        return wanted
-    return mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
 
 
 def make_scorer(prepared: Prepared, split: str) -> Scorer:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from ..metrics.table import ALIASES, did_you_mean, metric_info
 from ..model.encoder import load_config, load_tokenizer, longest_row
 from ..recipe import Recipe
 from ..task import SPLITS, Task
-from .arguments import check_best_metric, check_training
+from .arguments import DEFAULTS, check_best_metric, check_training
 
 METRIC_KINDS = {
     "value": "value",
@@ -68,7 +70,8 @@ class Prepared:
         """The mixture over the training splits."""
         spec = self.recipe.mixture
         train = self.encoded["train"]
-        return Mixture(
+        mixture = partial(
+            Mixture,
             {corpus.name: len(train[corpus.name]) for corpus in self.corpora},
             strategy=spec.strategy,
             temperature=spec.temperature,
@@ -79,6 +82,7 @@ class Prepared:
             lengths={name: split.lengths for name, split in train.items()},
             bucket=spec.bucketing and spec.strategy != "round_robin",
         )
+        return mixture(block_batches=even_block(total_steps(self.recipe, mixture())))
 
     def _corpus_rates(self) -> dict[str, float] | None:
         """`mixture.rates` by corpus; a corpus may be called by any of its tasks."""
@@ -87,6 +91,19 @@ class Prepared:
             return None
         owner = {task: corpus.name for corpus in self.corpora for task in corpus.task_names}
         return {owner.get(name, name): rate for name, rate in rates.items()}
+
+
+def total_steps(recipe: Recipe, mixture: Mixture) -> int:
+    """Optimizer steps of the run: `max_steps`, or what `num_train_epochs` makes of the mixture."""
+    wanted = recipe.training.get("max_steps", -1)
+    if isinstance(wanted, int) and wanted > 0:
+        return wanted
+    return mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
+
+
+def even_block(steps: int, most: int = 32) -> int:
+    """Batches a block: at most `most`, and such that the run ends near the end of one (a part of a block misses the rates)."""
+    return max(1, math.ceil(steps / math.ceil(steps / most)))
 
 
 def check_recipe(recipe: Recipe) -> None:

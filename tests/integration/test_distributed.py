@@ -40,10 +40,16 @@ def test_two_processes_are_one(recipe: dict[str, Any], data: Path, tiny_encoder:
     torch.manual_seed(0)
     settings = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **settings, **off)).save_pretrained(still)
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **settings, **off)).save_pretrained(
+        still
+    )
     tokenizer.save_pretrained(still)
     training = {"max_steps": 20, "learning_rate": 1e-4, "adam_epsilon": 1e-6, "optim": "adamw_torch"}
-    changed = {**recipe, "encoder": str(still), "training": {**training, "save_strategy": "no", "eval_strategy": "epoch"}}
+    changed = {
+        **recipe,
+        "encoder": str(still),
+        "training": {**training, "save_strategy": "no", "eval_strategy": "epoch"},
+    }
     (data / "recipe.yaml").write_text(dump_yaml(changed), encoding="utf-8")
     states = []
     for processes in (1, 2):

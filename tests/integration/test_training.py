@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from mtl_nlp.errors import FaultyInput
 from mtl_nlp.hub.checkpoint import load_model
 from mtl_nlp.recipe import load_recipe, make_recipe
+from mtl_nlp.schema import dump_yaml
 from mtl_nlp.training.arguments import OwnArguments
 from mtl_nlp.training.finetune import build_trainer, finetune
 from mtl_nlp.training.optimizer import learning_rates
-from mtl_nlp.schema import dump_yaml
 from mtl_nlp.training.prepare import prepare
 from mtl_nlp.training.score import score_checkpoint
 
@@ -53,7 +53,7 @@ def test_shares_follow_the_mixture(recipe: dict[str, Any]) -> None:
 
 
 def test_equal_shares_when_asked_for(recipe: dict[str, Any]) -> None:
-    mixture = {"strategy": "fixed", "rates": {"sent": 3, "ner": 1}, "batch": 8, "bucketing": False}
+    mixture = {"strategy": "fixed", "rates": {"sent": 3, "ner": 1}, "batch": 24, "bucketing": False}
     history = trained({**recipe, "mixture": mixture, "balancing": {"shares": "equal"}}).state.log_history
     assert [line["share_sent"] for line in history if "loss" in line] == pytest.approx([0.5] * 3)
 

@@ -42,14 +42,23 @@ def test_the_demo_runs_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / "env"
     assert run([sys.executable, "-m", "venv", str(environment)], tmp_path).returncode == 0
     python = environment / "bin" / "python"
-    site = Path(run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).stdout.strip())
+    site = Path(
+        run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).stdout.strip()
+    )
     # Dependencies are borrowed from this environment; the project itself comes from the wheel alone.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     done = run([str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)], tmp_path)
     assert done.returncode == 0, done.stderr
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    short = ["--set", "training.max_steps=2", "--set", "training.eval_strategy=no", "--set", "training.save_strategy=no"]
+    short = [
+        "--set",
+        "training.max_steps=2",
+        "--set",
+        "training.eval_strategy=no",
+        "--set",
+        "training.save_strategy=no",
+    ]
     done = run([str(environment / "bin" / "mtl-nlp"), "demo", *short], elsewhere, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "demo_sentiment" in done.stdout
