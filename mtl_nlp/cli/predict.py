@@ -44,7 +44,9 @@ def predict(
         int, typer.Option(min=1, help="Most sequences a pass; a pipe is answered after as many texts.")
     ] = 32,
     scores: Annotated[bool, typer.Option("--scores", help="Every label's score.")] = False,
-    words: Annotated[str | None, typer.Option(help="Cut raw text at whitespace, or by the pretokenizer.")] = None,
+    words: Annotated[
+        str | None, typer.Option(help="Cut raw text: given (as annotators do), whitespace, pretokenizer.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..labels import whitespace_words
+from ..labels import text_words, whitespace_words
 
 
 @dataclass
@@ -48,7 +48,7 @@ class RowEncoder:
         reads: `text`, `tokens`, `question` or `choices`.
         max_length: most tokens a row, special ones included.
         stride: tokens that neighbouring windows share.
-        splitter: how raw text is cut into words, `whitespace` or `pretokenizer`.
+        splitter: how raw text is cut into words: `whitespace`, `pretokenizer`, or `given` (see `labels.text_words`).
         with_words: whether a task labels words; only then are long texts cut into windows.
         row_tasks: whether a task reads the first window alone, so that a long text counts as truncated.
     """
@@ -121,8 +121,9 @@ class RowEncoder:
         if given:
             words = [(i, i + 1) for i in range(len(text))]
             at = [_word_ids(encoding) for encoding in encodings]
-        elif self.splitter == "whitespace":
-            words = whitespace_words(text)
+        elif self.splitter in ("whitespace", "given"):
+            # A model that learned from given words finds them best where an annotator would have cut.
+            words = whitespace_words(text) if self.splitter == "whitespace" else text_words(text)
             starts = [start for start, _ in words]
             at = [
                 [

@@ -29,7 +29,7 @@ from .answers import answer
 from .inputs import PREDICTIONS, Item, Piece, as_item, pieces_of
 from .passes import EncodedPiece, Passes, encode_pieces, passes
 
-SPLITTERS = ("whitespace", "pretokenizer")
+SPLITTERS = ("given", "whitespace", "pretokenizer")
 DTYPES = {
     "float32": None,
     "fp32": None,
@@ -68,7 +68,7 @@ class Predictor:
         tokenizer: the checkpoint's.
         device: a torch device; CUDA where there is one, else the CPU.
         dtype: `bfloat16` or `float16` runs the passes under autocast; float32 otherwise.
-        words: how raw text is cut into words, in place of each token task's own way: `whitespace` or `pretokenizer`.
+        words: how raw text is cut into words, in place of each token task's own way: `given`, `whitespace` or `pretokenizer`.
         max_length: most tokens a row; what the encoder allows if absent.
         stride: tokens that neighbouring windows of a long text share.
 
@@ -294,8 +294,7 @@ def _windows(fed: Iterator[Fed], size: int) -> Iterator[list[Fed]]:
 
 
 def _word_splitter(task: Task, settings: _Settings) -> str:
-    own = task.word_splitter
-    return settings.words or ("pretokenizer" if own == "given" else own)
+    return settings.words or task.word_splitter
 
 
 def _row_settings(path: Path) -> tuple[int | None, int]:

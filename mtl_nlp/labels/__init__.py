@@ -29,6 +29,7 @@ from mtl_nlp.labels.spans import (
     parse_bracketed,
     spans_to_tags,
     tags_to_spans,
+    text_words,
     whitespace_words,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "spans_to_tags",
     "tag_names",
     "tags_to_spans",
+    "text_words",
     "to_iob2",
     "transition_mask",
     "types_in",

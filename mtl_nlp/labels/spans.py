@@ -66,6 +66,27 @@ def whitespace_words(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
+def text_words(text: str) -> list[tuple[int, int]]:
+    """Return the offsets of words as annotators cut them: at white space, with the punctuation at a word's ends apart.
+
+    `(Paris)!` gives `(`, `Paris`, `)`, `!`; what is punctuation throughout (`:-)`, `...`), inner punctuation (`don't`,
+    a web address) and the last stop of an abbreviation (`U.S.`) stay together.
+    """
+    words: list[tuple[int, int]] = []
+    for start, end in whitespace_words(text):
+        inner = [i for i in range(start, end) if text[i].isalnum()]
+        if not inner:
+            words.append((start, end))
+            continue
+        first, last = inner[0], inner[-1] + 1
+        if text[last:end] == "." and "." in text[first:last]:
+            last = end
+        words += [(i, i + 1) for i in range(start, first)]
+        words.append((first, last))
+        words += [(i, i + 1) for i in range(last, end)]
+    return words
+
+
 def spans_to_tags(
     spans: Sequence[Span], words: Sequence[tuple[int, int]], text: str | None = None
 ) -> tuple[list[str], list[SpanProblem]]:

@@ -50,7 +50,8 @@ def main() -> None:
         gold |= {(number, s.start, s.end, s.label) for s in tags_to_spans(tags, offsets(words))}
     inputs = {
         "words": ([words for words, _ in sentences], None),
-        "raw text, pretokenizer (default)": ([" ".join(words) for words, _ in sentences], None),
+        "raw text, given (default)": ([" ".join(words) for words, _ in sentences], None),
+        "raw text, pretokenizer": ([" ".join(words) for words, _ in sentences], "pretokenizer"),
         "raw text, whitespace": ([" ".join(words) for words, _ in sentences], "whitespace"),
     }
     report = {"sentences": len(sentences), "entities": len(gold)}

@@ -116,8 +116,8 @@ class Runner:
         wanted, shown = transcript(block.text)
         actual = self.all_of(wanted, block)
         for line in shown:
-            assert any(agrees(line, found) for found in actual), f"{block.place}: not in the output: {line}\n" + "\n".join(
-                actual
+            assert any(agrees(line, found) for found in actual), (
+                f"{block.place}: not in the output: {line}\n" + "\n".join(actual)
             )
 
     def all_of(self, lines: list[str], block: Block) -> list[str]:

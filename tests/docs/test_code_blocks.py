@@ -34,7 +34,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working folder; what a page leaves in this process is undone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    log, environment, modules, heads = logging.getLogger("mtl_nlp"), dict(os.environ), set(sys.modules), {**HEADS._entries}
+    log, environment, modules, heads = (
+        logging.getLogger("mtl_nlp"),
+        dict(os.environ),
+        set(sys.modules),
+        {**HEADS._entries},
+    )
     state = (log.handlers, log.propagate, log.level)
     yield tmp_path
     log.handlers, log.propagate, log.level = state

@@ -161,10 +161,17 @@ def test_every_file_of_a_checkpoint_is_explained(every_kind: Result) -> None:
 
 
 def test_the_answer_of_every_head_is_shown(every_kind: Result) -> None:
-    shown = {name: code(cells[0])[0] for name, cells in keys(REFERENCE / "prediction.md", "The answer of each head").items()}
+    shown = {
+        name: code(cells[0])[0] for name, cells in keys(REFERENCE / "prediction.md", "The answer of each head").items()
+    }
     predictor = Predictor.from_pretrained(every_kind.folder)
     assert set(shown) == {task.name for task in predictor.tasks}
-    row = {"text": "anna is in london", "question": "who ?", "context": "anna is in london", "choices": ["a box", "a film"]}
+    row = {
+        "text": "anna is in london",
+        "question": "who ?",
+        "context": "anna is in london",
+        "choices": ["a box", "a film"],
+    }
     answers = predictor(row)[0]["predictions"]
     for name, example in shown.items():
         assert shape(json.loads(example)) == shape(answers[name]), name

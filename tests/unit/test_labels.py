@@ -30,6 +30,7 @@ from mtl_nlp.labels import (
     types_in,
     types_in_order,
     viterbi,
+    text_words,
     whitespace_words,
 )
 
@@ -703,3 +704,17 @@ def test_import_needs_no_heavy_library() -> None:
     code = f"import sys, mtl_nlp.labels; sys.stdout.write(' '.join(m for m in {heavy} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("in Paris, today", ["in", "Paris", ",", "today"]),
+        ("(Anna)!", ["(", "Anna", ")", "!"]),
+        ("I don't :-) ... http://t.co/a", ["I", "don't", ":-)", "...", "http://t.co/a"]),
+        ("@anna in the U.S. Yes.", ["@", "anna", "in", "the", "U.S.", "Yes", "."]),
+        ("  ", []),
+    ],
+)
+def test_words_as_annotators_cut_them(text: str, words: list[str]) -> None:
+    assert [text[start:end] for start, end in text_words(text)] == words

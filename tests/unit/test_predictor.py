@@ -469,8 +469,8 @@ def test_faults_name_row_and_field(predictor: Predictor, rows: list[Any], tasks:
 def test_options_are_checked(predictor: Predictor, checkpoint: Path) -> None:
     with pytest.raises(UserError, match="batch_size: found 0 → at least 1"):
         predictor(["a"], batch_size=0)
-    with pytest.raises(UserError, match='words: found "given" → whitespace, pretokenizer'):
-        predictor(["a"], words="given")
+    with pytest.raises(UserError, match='words: found "spaces" → given, whitespace, pretokenizer'):
+        predictor(["a"], words="spaces")
     with pytest.raises(UserError, match="top: found 0"):
         predictor(["a"], top=0)
     with pytest.raises(UserError, match='dtype: found "int8"'):
