@@ -1,7 +1,8 @@
 """Runs a page's blocks in order, in one folder and one Python namespace, as a reader would.
 
 `mtl-nlp` lines call the program's own entry point in this process (starting Python and importing torch would take most of the
-time); other lines go to bash. Three things are done to save time, and nothing else: the encoder is a tiny one, `mtl-nlp train` stops
+time); other lines go to bash. Three things are done to save time, and nothing else: the encoder is a tiny one,
+`mtl-nlp train` stops
 after two steps, and `mtl-nlp check` does not probe. For Python the tiny encoder stands in the working folder under the default
 encoder's name, where a folder comes before the Hub; the command line is told with `--set`.
 """

@@ -25,12 +25,12 @@ from mtl_nlp.labels import (
     spans_to_tags,
     tag_names,
     tags_to_spans,
+    text_words,
     to_iob2,
     transition_mask,
     types_in,
     types_in_order,
     viterbi,
-    text_words,
     whitespace_words,
 )
 
