@@ -273,7 +273,7 @@ def test_what_stands_before_a_malformed_line_is_answered(run: Run) -> None:
     [
         (["--text", "a", "--tasks", "sentt"], 'no task "sentt". Did you mean "sent"?'),
         (["--text", "a", "--tasks", "qa"], "--text 1: qa: no field question, context; the row has text"),
-        (["--text", "a", "--words", "given"], 'words: found "given" → whitespace, pretokenizer'),
+        (["--text", "a", "--words", "spaces"], 'words: found "spaces" → given, whitespace, pretokenizer'),
         (["--text", "a", "--output-format", "xml"], '--output-format: found "xml" → jsonl, csv, conll'),
         (["--text", "a", "--output", "/nowhere/x.jsonl"], "/nowhere: --output: no such folder"),
         (["--text", "a", "--device", "gpu"], 'device: "gpu" cannot be used'),

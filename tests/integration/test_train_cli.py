@@ -50,7 +50,15 @@ def test_results_on_stdout_and_progress_on_stderr(file: Path, data: Path) -> Non
 
 def test_control_c_leaves_with_130_and_a_word_on_resuming(file: Path, data: Path) -> None:
     command = [sys.executable, "-m", "mtl_nlp", "train", str(file), "--set", "training.max_steps=5000"]
-    child = subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores the signal and hands that on; a user's program does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     end = time.monotonic() + 120
     while not (data / "run").exists() and time.monotonic() < end:
         time.sleep(0.1)
