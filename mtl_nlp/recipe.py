@@ -74,6 +74,7 @@ class RecipeFile(Strict):
     mixture: MixtureSpec = Field(default_factory=MixtureSpec)
     balancing: Balancing = Field(default_factory=Balancing)
     stopping: Stopping = Field(default_factory=Stopping)
+    performance: Literal["auto", "plain"] = "auto"
     training: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(default=13, ge=0, lt=2**32)
     output_dir: str | None = None

@@ -16,8 +16,10 @@ from ..errors import UserError
 from ..recipe import EncoderSpec
 from ..task import Task
 from .config import MultiTaskConfig, task_record
+from .dropout import MaskSource, install_fast_dropout
 from .encoder import freeze, load_encoder
 from .heads import Head, MaskedLanguageModeling, PassThroughBase, make_head
+from .padding_free import PaddingFree, padding_free_path
 
 TaskRows = Mapping[str, Tensor]
 
@@ -58,6 +60,7 @@ class MultiTaskModel(PreTrainedModel):
     def __init__(self, config: MultiTaskConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
         self.tasks: list[Task] = config.task_definitions()
+        self.padding_free: PaddingFree | None = None
         self.encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
@@ -114,6 +117,16 @@ class MultiTaskModel(PreTrainedModel):
             if isinstance(base, PassThroughBase) and hasattr(base, "pooler"):
                 base.pooler.load_state_dict(pooler.state_dict())
 
+    def use_fast_paths(self, dropout: MaskSource | None = None) -> None:
+        """Encode without padding where this encoder's outputs stay the same (compared here), and draw dropout masks from `dropout`.
+
+        Args:
+            dropout: replaces torch's generator in every plain dropout layer and in attention; None leaves them alone.
+        """
+        self.padding_free = padding_free_path(self.encoder, dropout)
+        if dropout is not None:
+            install_fast_dropout(self, dropout)
+
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's word embeddings."""
         return self.encoder.get_input_embeddings()
@@ -143,13 +156,19 @@ class MultiTaskModel(PreTrainedModel):
         if input_ids is None:
             raise UserError("input_ids is missing: pass [rows, tokens] token ids")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden = self.encoder(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state  # [B, T, H]
+        hidden = self._encode(input_ids, mask, token_type_ids)
         if tasks is None:
             every = torch.arange(len(input_ids), device=input_ids.device)
             tasks = {name: {"rows": every} for name in self.kinds}
         logits = {name: self._head_logits(name, hidden, mask, input_ids, rows) for name, rows in tasks.items()}
         return MultiTaskOutput(hidden=hidden, logits=logits)
+
+    def _encode(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """The encoder's output, [B, T, H]."""
+        if self.padding_free is not None:
+            return self.padding_free(input_ids, mask, token_type_ids)
+        kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.encoder(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state
 
     def _head_logits(self, name: str, hidden: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
         chosen = rows["rows"]

@@ -16,12 +16,15 @@ from ..data.mixture import Mixture
 from ..errors import Faults, UserError, fault
 from ..hub.card import model_card
 from ..hub.checkpoint import METRICS, newest_checkpoint, read_state, write_json, write_model
+from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
 from ..schema import Source, read_yaml
 from .arguments import training_arguments
 from .callbacks import summary
+from .embedding_gradient import keep_row_gradient
 from .evaluation import Scorer
+from .memory import keep_freed_memory
 from .prepare import Prepared, check_recipe, prepare, total_steps
 from .trainer import MultiTaskTrainer
 
@@ -184,6 +187,7 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
     model = MultiTaskModel.from_encoder(
         recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
     )
+    dropout = fast_paths(model, recipe, arguments)
     evaluates = str(
         arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy
     )
@@ -207,9 +211,27 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
         own=own,
         weights={task.name: task.loss.weight for task in tasks},
         equal_shares=recipe.balancing.shares == "equal",
+        dropout=dropout,
         save_extra=lambda folder: save_extra(folder, prepared),
         callbacks=extra,
     )
+
+
+def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSource | None:
+    """Switch the fast paths on unless `performance: plain`; the source of dropout masks, if it is ours.
+
+    A layer that is computed a second time in the backward pass, or compiled, would draw other masks than in the forward pass.
+    """
+    if recipe.performance == "plain":
+        return None
+    keep_freed_memory()
+    again = arguments.gradient_checkpointing or arguments.torch_compile
+    dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
+    if not again:
+        model.use_fast_paths(dropout)
+    if arguments.device.type == "cpu" and arguments.world_size == 1:
+        keep_row_gradient(model)
+    return dropout
 
 
 def make_scorer(prepared: Prepared, split: str) -> Scorer:

@@ -26,6 +26,7 @@ from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
 from ..errors import UserError
 from ..hub.checkpoint import load_weights, sync_folder, write_checksums, write_state
+from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
 from .arguments import OwnArguments
 from .callbacks import TaskProgress
@@ -68,6 +69,7 @@ class MultiTaskTrainer(Trainer):
         own: head and layer-wise learning rates.
         weights: task → loss weight w_t; 1 where absent.
         equal_shares: drop s_t from the loss.
+        dropout: the source of the model's dropout masks, restarted in every micro-batch so that a resumed run draws the same.
         save_extra: called with a folder to add what belongs beside the weights (tokenizer, recipe).
     """
 
@@ -86,6 +88,7 @@ class MultiTaskTrainer(Trainer):
         own: OwnArguments | None = None,
         weights: Mapping[str, float] | None = None,
         equal_shares: bool = False,
+        dropout: MaskSource | None = None,
         save_extra: Any = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
@@ -93,6 +96,7 @@ class MultiTaskTrainer(Trainer):
         self.task_names = [task.name for task in model.tasks]
         self.weights = dict.fromkeys(self.task_names, 1.0) | dict(weights or {})
         self.equal_shares, self.save_extra = equal_shares, save_extra
+        self._dropout, self._micro_batch = dropout, (-1, 0)
         self._task_log = TaskLog()
         rows = MixtureDataset(train)
         # The Trainer asks for an evaluation set although it is the scorer that evaluates.
@@ -139,6 +143,14 @@ class MultiTaskTrainer(Trainer):
             groups = parameter_groups(target, self.args.learning_rate, self.args.weight_decay, decayed, self.own)
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch, forward and backward."""
+        step = self.state.global_step
+        self._micro_batch = (step, self._micro_batch[1] + 1 if self._micro_batch[0] == step else 0)
+        if self._dropout is not None:
+            self._dropout.restart(self.args.seed, *self._micro_batch, self.args.process_index)
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
