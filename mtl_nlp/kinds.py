@@ -66,6 +66,7 @@ class HeadKind:
         description: one line for `tasks list` and messages.
         own_rows: it changes its input (masked LM), so it cannot share a corpus' rows.
         metrics: default metrics where they are not the annotation's.
+        loss_options: keys of a task's `loss` that the head heeds, beside `weight`.
     """
 
     name: str
@@ -75,6 +76,7 @@ class HeadKind:
     description: str = ""
     own_rows: bool = False
     metrics: tuple[str, ...] = ()
+    loss_options: tuple[str, ...] = ()
 
     @property
     def form(self) -> AnnotationForm:
@@ -93,15 +95,29 @@ class HeadKind:
 
 _HEADS = "mtl_nlp.model.heads"
 
+_CLASSES = ("class_weights", "focal", "smoothing")
+
 SEQUENCE_CLASSIFICATION = HeadKind(
-    "sequence_classification", "label", f"{_HEADS}:SequenceClassification", description="one label a text or pair"
+    "sequence_classification",
+    "label",
+    f"{_HEADS}:SequenceClassification",
+    description="one label a text or pair",
+    loss_options=_CLASSES,
 )
 MULTI_LABEL_CLASSIFICATION = HeadKind(
-    "multi_label_classification", "labels", f"{_HEADS}:MultiLabelClassification", description="any number of labels"
+    "multi_label_classification",
+    "labels",
+    f"{_HEADS}:MultiLabelClassification",
+    description="any number of labels",
+    loss_options=("pos_weight", "focal", "smoothing"),
 )
 REGRESSION = HeadKind("regression", "value", f"{_HEADS}:Regression", description="one number a text or pair")
 TOKEN_CLASSIFICATION = HeadKind(
-    "token_classification", "tags", f"{_HEADS}:TokenClassification", description="one tag a word: entities, slots"
+    "token_classification",
+    "tags",
+    f"{_HEADS}:TokenClassification",
+    description="one tag a word: entities, slots",
+    loss_options=_CLASSES,
 )
 QUESTION_ANSWERING = HeadKind(
     "question_answering",
@@ -149,9 +165,15 @@ def head_kind(name: str) -> HeadKind:
 
 
 def register_head(
-    name: str, *, annotation: Annotation, input: Input = "text", metrics: tuple[str, ...] = (), description: str = ""
+    name: str,
+    *,
+    annotation: Annotation,
+    input: Input = "text",
+    metrics: tuple[str, ...] = (),
+    description: str = "",
+    loss_options: tuple[str, ...] = (),
 ) -> Callable[[C], C]:
-    """Decorator: register a torch `Head` class as the kind `name`.
+    """Decorator: register a torch `Head` class as the kind `name`; the arguments are those of `HeadKind`.
 
     Raises:
         UserError: the name is taken or the annotation unknown.
@@ -160,7 +182,7 @@ def register_head(
         raise UserError(f'annotation "{annotation}" is unknown; allowed: {listed(ANNOTATIONS)}')
 
     def enter(cls: C) -> C:
-        kind = HeadKind(name, annotation, cls, input=input, metrics=metrics, description=description)
+        kind = HeadKind(name, annotation, cls, input, description, metrics=metrics, loss_options=loss_options)
         HEADS.add(name, kind)
         return cls
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from .errors import Faults, FaultyInput, UserError, closest, fault, listed
 from .kinds import INPUT_COLUMNS, HeadKind, head_kind
+from .loss import Loss, name_faults, option_faults, outputs_of
 from .schema import Source, Strict, read_yaml, validate
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
@@ -82,12 +83,6 @@ class Data(Strict):
     names: list[str] | None = None
     filter: dict[str, str | int | float | list[str | int | float]] | None = None
     missing: list[str | int | float] = Field(default_factory=lambda: list(MISSING))
-
-
-class Loss(Strict):
-    """How much the task's loss counts beside its share of the mixture."""
-
-    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
 
 
 class Task(Strict):
@@ -183,6 +178,9 @@ def _incoherent(task: Task) -> Iterable[str]:
         yield f"words is for token tasks; head {task.head} has none: remove the key"
     if kind.annotation != "none" and task.mask_probability != 0.15:
         yield "mask_probability is for masked_language_modeling only: remove the key"
+    yield from option_faults(task.loss, kind)
+    if task.labels and task.loss.given():
+        yield from name_faults(task.loss, outputs_of(kind, task.labels, task.tag_scheme), task.labels)
     if "validation" in task.data.model_fields_set and task.data.splits.validation is not None:
         yield "data.validation carves a split, but data.splits.validation names one: keep one of them"
 

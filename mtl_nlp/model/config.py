@@ -74,6 +74,9 @@ def task_record(task: Task) -> dict[str, Any]:
     if task.kind.annotation != "none":
         data.pop("mask_probability")
     record = {key: data[key] for key in TASK_KEYS if key in data}
+    loss = task.loss.model_dump(exclude_defaults=True, exclude={"weight"})
+    if loss:
+        record["loss"] = loss
     columns = task.data.columns.model_dump(exclude_none=True)
     if columns:
         record["data"] = {"columns": columns}
