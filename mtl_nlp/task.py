@@ -101,6 +101,7 @@ class Task(Strict):
     labels: list[str] | None = None
     metrics: list[str] | None = None
     loss: Loss = Field(default_factory=Loss)
+    share_head_with: Name | None = None
     auxiliary: bool = False
     mask_probability: float = Field(default=0.15, gt=0.0, lt=1.0)
 
