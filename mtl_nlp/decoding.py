@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .data.batching import Collator, Record, fetch
 from .data.features import EncodedSplit
 from .data.mixture import Draw
-from .labels import tag_names, transition_mask, viterbi
+from .labels import Chain, best_tags, tag_names, tag_probabilities, transition_mask, viterbi
 from .model.multitask import MultiTaskModel
 from .task import Task
 
@@ -62,6 +62,8 @@ class Decoder:
         if task.kind.annotation == "tags":
             self.labels = tag_names(self.labels, task.tag_scheme)
             self.constraint = transition_mask(self.labels, task.tag_scheme)
+        # A chain's scores begin with its transitions, and with the potentials of a first and a last tag.
+        self.packed = len(self.labels) + 2 if task.kind.chain else 0
 
     def decode(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         """One `Decoded` a text; `scores` are the head's, its rows in the order of the texts' rows."""
@@ -86,21 +88,33 @@ class Decoder:
         return [Decoded(str(int(row.argmax())), row[: len(text.records)]) for row, text in pairs]
 
     def _tags(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
+        lengths = np.asarray([text.words for text in texts])
+        table = self.word_scores(scores, texts)
+        if self.task.kind.chain:
+            chain = Chain.unpacked(scores[0, : self.packed], *self.constraint)
+            best, table = best_tags(table, lengths, chain), tag_probabilities(table, lengths, chain)
+        else:
+            best = viterbi(np.log(np.maximum(table, FLOOR)), lengths, *self.constraint)
+        return [self._tagged(ids[:n], probs[:n]) for ids, probs, n in zip(best, table, lengths, strict=True)]
+
+    def word_scores(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> NDArray[np.float32]:
+        """[texts, words, K], what the head says of each word: probabilities, or a chain's log-potentials."""
         most = max((text.words for text in texts), default=0)
         # A word without sub-token has no score: it is O.
-        table = np.full((len(texts), max(most, 1), len(self.labels)), FLOOR, dtype=np.float32)
-        if "O" in self.labels:
-            table[:, :, self.labels.index("O")] = 1.0
+        impossible, sure = (-np.inf, 0.0) if self.task.kind.chain else (FLOOR, 1.0)
+        outside = "O" in self.labels
+        nothing = impossible if outside else (0.0 if self.task.kind.chain else FLOOR)
+        table = np.full((len(texts), max(most, 1), len(self.labels)), nothing, dtype=np.float32)
+        if outside:
+            table[:, :, self.labels.index("O")] = sure
         row = 0
         for number, text in enumerate(texts):
             for record in text.records:
                 words = np.asarray(record["words"])
                 places = np.nonzero(words >= 0)[0]
-                table[number, words[places]] = scores[row, places + record.get("shift", 0)]
+                table[number, words[places]] = scores[row, self.packed + places + record.get("shift", 0)]
                 row += 1
-        lengths = np.asarray([text.words for text in texts])
-        best = viterbi(np.log(np.maximum(table, FLOOR)), lengths, *self.constraint)
-        return [self._tagged(ids[:n], probs[:n]) for ids, probs, n in zip(best, table, lengths, strict=True)]
+        return table
 
     def _tagged(self, ids: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Decoded:
         return Decoded([self.labels[i] for i in ids], probabilities[np.arange(len(ids)), ids])

@@ -67,6 +67,7 @@ class HeadKind:
         own_rows: it changes its input (masked LM), so it cannot share a corpus' rows.
         metrics: default metrics where they are not the annotation's.
         loss_options: keys of a task's `loss` that the head heeds, beside `weight`.
+        chain: tags depend on their neighbours: scores begin with transitions (`mtl_nlp.model.crf`), a text's rows are joined.
     """
 
     name: str
@@ -77,6 +78,7 @@ class HeadKind:
     own_rows: bool = False
     metrics: tuple[str, ...] = ()
     loss_options: tuple[str, ...] = ()
+    chain: bool = False
 
     @property
     def form(self) -> AnnotationForm:
@@ -119,6 +121,13 @@ TOKEN_CLASSIFICATION = HeadKind(
     description="one tag a word: entities, slots",
     loss_options=_CLASSES,
 )
+TOKEN_CLASSIFICATION_CRF = HeadKind(
+    "token_classification_crf",
+    "tags",
+    "mtl_nlp.model.crf:TokenClassificationCRF",
+    description="one tag a word, with learned transitions between neighbours",
+    chain=True,
+)
 QUESTION_ANSWERING = HeadKind(
     "question_answering",
     "answer",
@@ -142,6 +151,7 @@ _BUILTIN = (
     MULTI_LABEL_CLASSIFICATION,
     REGRESSION,
     TOKEN_CLASSIFICATION,
+    TOKEN_CLASSIFICATION_CRF,
     QUESTION_ANSWERING,
     MULTIPLE_CHOICE,
     MASKED_LANGUAGE_MODELING,

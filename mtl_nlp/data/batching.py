@@ -156,10 +156,10 @@ class Collator:
         cut = longest if right else width
         found = {"rows": torch.tensor(rows), "width": torch.tensor(cut)}
         kind = task.kind.annotation
-        if kind == "choice":
+        if kind == "choice" or (task.kind.chain and self.labelled):
             starts = [i for i, row in enumerate(rows) if records[row]["first"]]
             found["sizes"] = torch.tensor([b - a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)])
-            rows = [rows[i] for i in starts]
+            rows = rows if task.kind.chain else [rows[i] for i in starts]
         if self.labelled:
             values = [records[i][f"@{task.name}"] for i in rows]
             shift = [0 if right else width - len(records[i]["input_ids"]) for i in rows]

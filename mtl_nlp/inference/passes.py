@@ -126,10 +126,15 @@ class _RowScores(Decoder):
             rows: Scores = []
             for record in text.records:
                 shift, length = record.get("shift", 0), len(record["input_ids"])
-                rows.append(scores[row, shift : shift + length] if kind in ON_TOKENS else scores[row])
+                rows.append(self._own(scores[row], shift, length) if kind in ON_TOKENS else scores[row])
                 row += 1
             found.append(Decoded(rows))
         return found
+
+    def _own(self, scores: NDArray[np.float32], shift: int, length: int) -> NDArray[np.float32]:
+        """A row's scores without padding, what is packed before its tokens kept."""
+        start = self.packed + shift
+        return np.concatenate([scores[: self.packed], scores[start : start + length]])
 
 
 class Passes:

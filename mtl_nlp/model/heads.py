@@ -91,6 +91,10 @@ class Head(ABC):
     def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(sum over labelled units, number of labelled units)."""
 
+    def batch_loss(self, logits: Tensor, rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """`loss` on the task's part of a batch; to override where more than the labels is needed."""
+        return self.loss(logits, rows["labels"])
+
     def units(self, labels: Tensor) -> float:
         """How many labelled units `labels` hold: those that are neither −100 nor NaN; with class weights the sum of theirs."""
         if labels.is_floating_point():

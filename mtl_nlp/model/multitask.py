@@ -187,7 +187,7 @@ class MultiTaskModel(PreTrainedModel):
         self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Per task (sum, units): the loss over labelled units and their number."""
-        return {name: self.kinds[name].loss(logits[name], tasks[name]["labels"]) for name in logits}
+        return {name: self.kinds[name].batch_loss(logits[name], tasks[name]) for name in logits}
 
 
 AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig)
