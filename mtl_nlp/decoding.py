@@ -31,8 +31,9 @@ class Decoded:
     """One task's answer for one text.
 
     Attributes:
-        value: label, labels, number, a tag a word, answer text, or the choice's number as a string.
-        scores: [K] probabilities (label, labels, choice); [words] probability of each word's tag; None for a number.
+        value: label, labels, number, a tag a word, answer text, the choice's number as a string, or a score a candidate.
+        scores: [K] probabilities (label, labels, choice); [words] probability of each word's tag; [candidates] scores; None for a
+            number.
         span: for an answer, its characters in the context.
         score: the answer's probability.
     """
@@ -87,6 +88,10 @@ class Decoder:
         pairs = zip(scores, texts, strict=True)
         return [Decoded(str(int(row.argmax())), row[: len(text.records)]) for row, text in pairs]
 
+    def _relevance(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
+        pairs = zip(scores, texts, strict=True)
+        return [Decoded(row[: len(text.records)].tolist(), row[: len(text.records)]) for row, text in pairs]
+
     def _tags(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         lengths = np.asarray([text.words for text in texts])
         table = self.word_scores(scores, texts)
@@ -97,7 +102,7 @@ class Decoder:
             best = viterbi(np.log(np.maximum(table, FLOOR)), lengths, *self.constraint)
         return [self._tagged(ids[:n], probs[:n]) for ids, probs, n in zip(best, table, lengths, strict=True)]
 
-    def word_scores(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> NDArray[np.float32]:
+    def word_scores(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> NDArray[Any]:
         """[texts, words, K], what the head says of each word: probabilities, or a chain's log-potentials."""
         most = max((text.words for text in texts), default=0)
         # A word without sub-token has no score: it is O.
@@ -116,8 +121,9 @@ class Decoder:
                 row += 1
         return table
 
-    def _tagged(self, ids: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Decoded:
-        return Decoded([self.labels[i] for i in ids], probabilities[np.arange(len(ids)), ids])
+    def _tagged(self, ids: NDArray[np.int64], probabilities: NDArray[Any]) -> Decoded:
+        own = probabilities[np.arange(len(ids)), ids].astype(np.float32)
+        return Decoded([self.labels[i] for i in ids], own)
 
     def _answer(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         found, row = [], 0

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 from .errors import UserError, listed
 from .registry import Registry, resolve
 
-Annotation = Literal["label", "labels", "value", "tags", "answer", "choice", "none"]
-Input = Literal["text", "question", "choices"]
+Annotation = Literal["label", "labels", "value", "tags", "answer", "choice", "relevance", "none"]
+Input = Literal["text", "question", "choices", "candidates"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ ANNOTATIONS: dict[str, AnnotationForm] = {
     ),
     "answer": AnnotationForm((frozenset({"answers"}),), False, ("qa_f1", "exact_match")),
     "choice": AnnotationForm((frozenset({"label"}),), False, ("accuracy",)),
+    "relevance": AnnotationForm((frozenset({"relevance"}),), False, ("ndcg", "mrr", "map")),
     "none": AnnotationForm((frozenset(),), False, ()),
 }
 
@@ -51,6 +52,7 @@ INPUT_COLUMNS: dict[str, tuple[frozenset[str], ...]] = {
     "text": (frozenset({"text"}), frozenset({"tokens"}), frozenset({"bracketed"})),
     "question": (frozenset({"question", "context"}),),
     "choices": (frozenset({"context", "choices"}), frozenset({"context", "choice_columns"})),
+    "candidates": (frozenset({"query", "candidates"}), frozenset({"query", "candidate"})),
 }
 
 
@@ -62,7 +64,7 @@ class HeadKind:
         name: as a task file writes it under `head`.
         annotation: the form of its annotations, a key of `ANNOTATIONS`.
         module: its torch half, a subclass of `mtl_nlp.model.heads.Head` or `"module:attribute"`.
-        input: what it reads: a `text` (or pair, or words), a `question` with its context, or `choices`.
+        input: what it reads: a `text` (or pair, or words), a `question` with its context, `choices`, or a query's `candidates`.
         description: one line for `tasks list` and messages.
         own_rows: it changes its input (masked LM), so it cannot share a corpus' rows.
         metrics: default metrics where they are not the annotation's.
@@ -138,6 +140,14 @@ QUESTION_ANSWERING = HeadKind(
 MULTIPLE_CHOICE = HeadKind(
     "multiple_choice", "choice", f"{_HEADS}:MultipleChoice", input="choices", description="one of several endings"
 )
+RANKING = HeadKind(
+    "ranking",
+    "relevance",
+    "mtl_nlp.model.ranking:Ranking",
+    input="candidates",
+    description="an order of the candidates of a query",
+    loss_options=("objective",),
+)
 MASKED_LANGUAGE_MODELING = HeadKind(
     "masked_language_modeling",
     "none",
@@ -154,6 +164,7 @@ _BUILTIN = (
     TOKEN_CLASSIFICATION_CRF,
     QUESTION_ANSWERING,
     MULTIPLE_CHOICE,
+    RANKING,
     MASKED_LANGUAGE_MODELING,
 )
 

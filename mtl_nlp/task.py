@@ -49,6 +49,10 @@ class Columns(Strict):
     answers: Names | None = None
     choices: Names | None = None
     choice_columns: list[str] | None = None
+    query: Names | None = None
+    candidates: Names | None = None
+    candidate: Names | None = None
+    relevance: Names | None = None
 
     def roles(self) -> dict[str, list[str]]:
         """Role → the names to try, in order, for the roles that are given."""
@@ -219,6 +223,8 @@ def column_faults(roles: set[str], kind: HeadKind) -> Iterable[str]:
         yield f"data.columns has {listed(several)}; head {kind.name} reads one of them: remove the others"
     if {"tokens", "spans"} <= roles and kind.annotation == "tags":
         yield "data.columns has tokens with spans, which count the characters of a text: give text in place of tokens"
+    if {"candidates", "candidate"} <= roles:
+        yield "data.columns has candidates (a list) with candidate (one a row): remove one of them"
     if not any(option <= roles for option in kind.form.columns):
         options = " or ".join("+".join(option) for option in needed)
         yield f"data.columns has {listed(sorted(roles))}; head {kind.name} needs the role {options}"

@@ -119,7 +119,7 @@ class _RowScores(Decoder):
             cure = "the weights are damaged, or the number format is too narrow: try float32"
             raise UserError(f"{self.task.name}: the model gives no number (NaN); {cure}")
         kind = self.task.kind.annotation
-        if kind == "choice":
+        if kind in ("choice", "relevance"):
             return [Decoded([row]) for row in scores]
         found, row = [], 0
         for text in texts:

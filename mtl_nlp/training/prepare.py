@@ -32,6 +32,7 @@ METRIC_KINDS = {
     "labels": "labels",
     "answer": "answer",
     "choice": "label",
+    "relevance": "relevance",
 }
 
 

@@ -163,6 +163,10 @@ def test_it_is_a_vanilla_model(run: Run) -> None:
             assert torch.allclose(ours[same], plain(**pairs).logits, atol=1e-6)
             return
         output = plain(**fed)
+        if kind.task.kind.annotation == "relevance":
+            of_query = output.logits.view(-1).split(rows["sizes"].tolist())
+            assert all(torch.equal(mine[: len(theirs)], theirs) for mine, theirs in zip(ours, of_query, strict=True))
+            return
         answer = kind.task.kind.annotation == "answer"
         theirs = torch.stack([output.start_logits, output.end_logits], -1) if answer else output.logits
     assert torch.equal(ours, theirs)
@@ -253,6 +257,13 @@ BY_HAND: dict[str, tuple[Any, Any, float, int]] = {
         [[0, 1], [-100, 1]],
         LN4 + LN2,
         3,
+    ),
+    # Shares 1/3 and 2/3 of three equal scores: ln 3. Nothing relevant: no unit. One relevant of two: ln 2.
+    "ranking": (
+        [[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [0.0, 0.0, -math.inf]],
+        [[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [0.0, 1.0, NAN]],
+        LN3 + LN2,
+        2,
     ),
     "masked_language_modeling": ([[[0.0] * 4, [0.0] * 4]], [[-100, 3]], LN4, 1),
 }
