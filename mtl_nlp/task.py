@@ -89,6 +89,13 @@ class Data(Strict):
     missing: list[str | int | float] = Field(default_factory=lambda: list(MISSING))
 
 
+class Consistency(Strict):
+    """The task whose label a token task's types have to go with, and which types go with which label (counted where absent)."""
+
+    task: Name
+    types: dict[str, list[str]] | None = None
+
+
 class Task(Strict):
     """One task's definition.
 
@@ -106,6 +113,7 @@ class Task(Strict):
     metrics: list[str] | None = None
     loss: Loss = Field(default_factory=Loss)
     share_head_with: Name | None = None
+    consistent_with: Name | Consistency | None = None
     auxiliary: bool = False
     mask_probability: float = Field(default=0.15, gt=0.0, lt=1.0)
 

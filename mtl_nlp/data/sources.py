@@ -17,6 +17,7 @@ from ..recipe import Recipe
 from ..sharing import joined_labels
 from ..task import SPLITS, Task
 from .annotations import AnnotationCounts, label_order
+from .consistency import settle_types
 from .places import Place, located, place_of
 from .readers import Origin
 from .rows import SplitRows, read_rows, with_default_columns
@@ -125,6 +126,7 @@ def read_corpora(
             faults.add(str(error))
     faults.check()
     _join_labels(corpora)
+    settle_types(corpora)
     order = {task.name: i for i, task in enumerate(recipe.definitions)}
     return sorted(corpora, key=lambda corpus: order[corpus.tasks[0].name])
 

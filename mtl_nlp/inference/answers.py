@@ -44,9 +44,10 @@ def answer(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str | No
 
 def _label(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
     assert decoded.scores is not None
-    return {"label": decoded.value, "score": float(decoded.scores.max())} | _scores(
-        list(task.labels or ()), decoded, top
-    )
+    labels = list(task.labels or ())
+    # Not always the highest: joint decoding may have chosen another.
+    score = float(decoded.scores[labels.index(decoded.value)])
+    return {"label": decoded.value, "score": score} | _scores(labels, decoded, top)
 
 
 def _labels(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:

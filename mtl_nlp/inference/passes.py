@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..data.batching import Collator, Record
 from ..data.windows import Row, RowEncoder, TextRows
-from ..decoding import Decoded, Decoder, TextInput, run_batch
+from ..decoding import Decoded, Decoder, TextInput, decode_all, run_batch
 from ..errors import UserError
 from ..model.multitask import MultiTaskModel
 from ..task import Task
@@ -113,6 +113,8 @@ def passes(pieces: Sequence[EncodedPiece], size: int) -> Iterator[list[EncodedPi
 class _RowScores(Decoder):
     """Keeps a text's scores as they are, row by row, without padding, so that parts of a text can be put together."""
 
+    joins = False
+
     def decode(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         """One `Decoded` a text whose value is its rows' scores."""
         if np.isnan(scores).any():
@@ -173,7 +175,9 @@ class Passes:
         else:
             for piece in pieces:
                 self._run_long(piece, scores)
-        return {task.name: self._decode(task, pieces, scores[task.name]) for task in self.tasks}
+        stacked = {name: _stacked([row for of_piece in found for row in of_piece]) for name, found in scores.items()}
+        texts = {name: [piece.text_input(self.splitters.get(name)) for piece in pieces] for name in scores}
+        return decode_all(self.decoders, stacked, texts)
 
     def _run_long(self, piece: EncodedPiece, scores: dict[str, list[Scores]]) -> None:
         """One piece of more rows than a pass takes; choices are compared with each other and stay together."""
@@ -191,11 +195,6 @@ class Passes:
         )
         for name, answers in found.items():
             scores[name].extend(answer.value for answer in answers)
-
-    def _decode(self, task: Task, pieces: Sequence[EncodedPiece], scores: Sequence[Scores]) -> list[Decoded]:
-        splitter = self.splitters.get(task.name)
-        rows = [row for of_piece in scores for row in of_piece]
-        return self.decoders[task.name].decode(_stacked(rows), [piece.text_input(splitter) for piece in pieces])
 
 
 def _stacked(rows: Scores) -> NDArray[np.float32]:

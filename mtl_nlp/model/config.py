@@ -21,6 +21,7 @@ TASK_KEYS = (
     "description",
     "head",
     "share_head_with",
+    "consistent_with",
     "labels",
     "scheme",
     "words",
