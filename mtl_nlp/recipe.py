@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from .consistency import check_consistency
 from .errors import Faults, FaultyInput, fault, listed
 from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
+from .sharing import check_sharing
 from .task import Task, find_task, make_task, with_name
 
 RESOLVED = "recipe.resolved.yaml"
@@ -267,6 +269,8 @@ def _check_tasks(tasks: list[Task], memory: set[str], source: Source, faults: Fa
         faults.add(
             "missing", where=task.where, key=f"{task.name}.data.columns", allowed="which column plays which role"
         )
+    check_sharing(tasks, faults)
+    check_consistency(tasks, faults)
     unknown = sorted(memory - set(names))
     if unknown:
         faults.add(f"data given for {listed(unknown)}", key="datasets", allowed=listed(names))

@@ -7,6 +7,7 @@ the micro-batches of one process; the loader is not sharded a second time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from zlib import crc32
@@ -156,10 +157,10 @@ class Collator:
         cut = longest if right else width
         found = {"rows": torch.tensor(rows), "width": torch.tensor(cut)}
         kind = task.kind.annotation
-        if kind == "choice":
+        if kind in ("choice", "relevance") or (task.kind.chain and self.labelled):
             starts = [i for i, row in enumerate(rows) if records[row]["first"]]
             found["sizes"] = torch.tensor([b - a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)])
-            rows = [rows[i] for i in starts]
+            rows = rows if task.kind.chain else [rows[i] for i in starts]
         if self.labelled:
             values = [records[i][f"@{task.name}"] for i in rows]
             shift = [0 if right else width - len(records[i]["input_ids"]) for i in rows]
@@ -187,6 +188,9 @@ def _labels(kind: str, values: list[Any], width: int, shift: Sequence[int]) -> T
         return table
     if kind == "answer":
         return torch.tensor([[p + start for p in value] for value, start in zip(values, shift, strict=True)])
+    if kind == "relevance":
+        most = max(len(value) for value in values)
+        return torch.tensor([[*value, *[math.nan] * (most - len(value))] for value in values], dtype=torch.float32)
     if kind in ("value", "labels"):
         return torch.tensor(values, dtype=torch.float32)
     return torch.tensor(values, dtype=torch.long)

@@ -17,6 +17,7 @@ from .spans import SpanCounts, count_spans
 _KINDS_BY_FORM = {
     ("text", "text"): ("label",),
     ("list", "list"): ("labels", "tags"),
+    ("scores", "scores"): ("relevance",),
     ("number", "number"): ("value",),
     ("index", "index"): ("value", "choice"),
     ("text", "list"): ("answer",),
@@ -157,4 +158,6 @@ def _form(item: object) -> str:
         return "number"
     if item is None:
         return "nothing"
-    return "list" if hasattr(item, "__iter__") else type(item).__name__
+    if not hasattr(item, "__iter__"):
+        return type(item).__name__
+    return "scores" if isinstance(next(iter(item), None), Real) else "list"

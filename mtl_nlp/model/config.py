@@ -16,7 +16,19 @@ from ..schema import Source, validate
 from ..task import Task
 
 FORMAT_VERSION = 1
-TASK_KEYS = ("name", "description", "head", "labels", "scheme", "words", "metrics", "auxiliary", "mask_probability")
+TASK_KEYS = (
+    "name",
+    "description",
+    "head",
+    "share_head_with",
+    "consistent_with",
+    "labels",
+    "scheme",
+    "words",
+    "metrics",
+    "auxiliary",
+    "mask_probability",
+)
 
 
 class MultiTaskConfig(PreTrainedConfig):
@@ -74,6 +86,9 @@ def task_record(task: Task) -> dict[str, Any]:
     if task.kind.annotation != "none":
         data.pop("mask_probability")
     record = {key: data[key] for key in TASK_KEYS if key in data}
+    loss = task.loss.model_dump(exclude_defaults=True, exclude={"weight"})
+    if loss:
+        record["loss"] = loss
     columns = task.data.columns.model_dump(exclude_none=True)
     if columns:
         record["data"] = {"columns": columns}

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..errors import UserError
+from ..errors import UserError, listed
 from ..recipe import EncoderSpec
+from ..sharing import owner_of
 from ..task import Task
 from .config import MultiTaskConfig, task_record
 from .dropout import MaskSource, install_fast_dropout
@@ -34,6 +35,25 @@ class MultiTaskOutput(ModelOutput):
     # First, because ModelOutput would take a mapping in its first field for its own fields.
     hidden: Tensor | None = None
     logits: dict[str, Tensor] | None = None
+
+
+class Heads(nn.ModuleDict):
+    """The heads' modules by task; a task that shares a head finds its owner's, which is held, saved and listed once.
+
+    Args:
+        modules: owner → module.
+        owners: task → owner, for tasks that share a head.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], owners: Mapping[str, str]) -> None:
+        super().__init__(modules)
+        self.owners = dict(owners)
+
+    def __getitem__(self, task: str) -> nn.Module:
+        return super().__getitem__(self.owners.get(task, task))
+
+    def __contains__(self, task: str) -> bool:
+        return super().__contains__(self.owners.get(task, task))
 
 
 class MultiTaskModel(PreTrainedModel):
@@ -65,16 +85,21 @@ class MultiTaskModel(PreTrainedModel):
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
         self.kinds: dict[str, Head] = {task.name: make_head(task) for task in self.tasks}
-        self.heads = nn.ModuleDict({name: kind.build(config.encoder_config) for name, kind in self.kinds.items()})
+        owners = {task.name: owner_of(task) for task in self.tasks}
+        absent = sorted(set(owners.values()) - set(self.kinds))
+        if absent:
+            raise UserError(f"a task shares the head of {listed(absent)}, which is not among the tasks; add it")
+        built = {name: self.kinds[name].build(config.encoder_config) for name in dict.fromkeys(owners.values())}
+        self.heads = Heads(built, owners)
         self._declare_ties()
         self.post_init()
 
     def _declare_ties(self) -> None:
         ties: dict[str, str] = {}
         if getattr(self.config.encoder_config, "tie_word_embeddings", True):
-            for name, kind in self.kinds.items():
+            for name, head in self.heads.items():
+                kind = self.kinds[name]
                 if isinstance(kind, MaskedLanguageModeling):
-                    head = self.heads[name]
                     ties |= kind.tied_keys(type(head), head.base_model_prefix, name)
         self._tied_weights_keys = ties
         self.config.tie_word_embeddings = bool(ties)
@@ -181,7 +206,7 @@ class MultiTaskModel(PreTrainedModel):
         self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Per task (sum, units): the loss over labelled units and their number."""
-        return {name: self.kinds[name].loss(logits[name], tasks[name]["labels"]) for name in logits}
+        return {name: self.kinds[name].batch_loss(logits[name], tasks[name]) for name in logits}
 
 
 AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig)

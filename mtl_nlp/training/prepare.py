@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data.class_weights import settle_losses
 from ..data.features import EncodedSplit, encode_split
 from ..data.mixture import Mixture
 from ..data.sources import Corpus, final_tasks, read_corpora
@@ -31,6 +32,7 @@ METRIC_KINDS = {
     "labels": "labels",
     "answer": "answer",
     "choice": "label",
+    "relevance": "relevance",
 }
 
 
@@ -181,7 +183,6 @@ def prepare(
     config = load_config(recipe.encoder_spec, recipe.base) if tokenizer is None else None
     corpora = read_corpora(recipe, data_root=data_root, memory=memory, splits=splits, need_train=need_train)
     tasks = final_tasks(recipe, corpora)
-    recipe._tasks = tasks
     if tokenizer is None:
         given = any(corpus.reads == "tokens" for corpus in corpora)
         tokenizer = load_tokenizer(recipe.encoder_spec, recipe.base, given_words=given)
@@ -192,4 +193,6 @@ def prepare(
         encoder = row_encoder(corpus, tokenizer, max_length, spec.stride)
         for split, part in corpus.splits.items():
             encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
+    tasks = settle_losses(tasks, {corpus.name: corpus.task_names for corpus in corpora}, encoded["train"])
+    recipe._tasks = tasks
     return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length)

@@ -36,14 +36,21 @@ from .optimizer import parameter_groups
 
 @dataclass
 class StepCounts:
-    """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes."""
+    """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
 
-    units: dict[str, int]
+    With class weights a unit counts as much as its weight, so that the mean is a weighted one.
+    """
+
+    units: dict[str, float]
     rows: dict[str, int]
 
     def share(self, task: str) -> float:
         """s_t: the task's labelled rows over those of all tasks."""
         return self.rows[task] / max(sum(self.rows.values()), 1)
+
+    def mean(self, task: str, loss_sum: Tensor) -> Tensor:
+        """A micro-batch's part of L_t: its sum over the step's units (0 where all of them weigh nothing)."""
+        return loss_sum / (self.units[task] or 1.0)
 
 
 @dataclass
@@ -160,7 +167,7 @@ class MultiTaskTrainer(Trainer):
         return batches, self._count(batches, device)
 
     def _count(self, batches: Sequence[Mapping[str, Any]], device: torch.device) -> StepCounts:
-        table = torch.zeros(2, len(self.task_names), dtype=torch.long)
+        table = torch.zeros(2, len(self.task_names), dtype=torch.float64)
         for batch in batches:
             for name, rows in batch["tasks"].items():
                 place = self.task_names.index(name)
@@ -170,6 +177,7 @@ class MultiTaskTrainer(Trainer):
             table = table.to(device)
             torch.distributed.all_reduce(table)
         units, rows_seen = table.tolist()
+        rows_seen = [round(number) for number in rows_seen]
         return StepCounts(
             dict(zip(self.task_names, units, strict=True)), dict(zip(self.task_names, rows_seen, strict=True))
         )
@@ -184,7 +192,7 @@ class MultiTaskTrainer(Trainer):
         present = [name for name in self.task_names if counts.rows[name]]
         total = torch.zeros((), device=self.args.device)
         for name, (loss_sum, _) in sums.items():
-            mean = loss_sum / max(counts.units[name], 1)
+            mean = counts.mean(name, loss_sum)
             share = 1 / len(present) if self.equal_shares else counts.share(name)
             # DDP averages gradients over processes, the step's loss is a sum over them.
             total = total + self.weights[name] * share * mean * self.args.world_size

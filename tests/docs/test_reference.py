@@ -171,6 +171,8 @@ def test_the_answer_of_every_head_is_shown(every_kind: Result) -> None:
         "question": "who ?",
         "context": "anna is in london",
         "choices": ["a box", "a film"],
+        "query": "who ?",
+        "candidates": ["a box", "a film"],
     }
     answers = predictor(row)[0]["predictions"]
     for name, example in shown.items():

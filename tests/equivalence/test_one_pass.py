@@ -55,7 +55,7 @@ def split_of(task: Task, seed: int) -> EncodedSplit:
     lengths = rng.integers(4, 14, TEXTS)
     ids = [[1, *rng.integers(5, VOCABULARY, n - 2).tolist(), 2] for n in lengths]
     data: dict[str, list[Any]] = {"input_ids": ids}
-    if task is SENT:
+    if task.name == "sent":
         data["@sent"] = rng.integers(0, 3, TEXTS).tolist()
     else:
         data["@ner"] = [[-100, *rng.integers(0, 5, n - 2).tolist(), -100] for n in lengths]
