@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .sampling import UNIT, on_grid
-from .strategies import SamplingState, Strategy, check_weights
+from .strategies import SamplingState, SamplingStrategy, check_weights
 from .stream import Regime
 
 Rates = dict[str, int]
@@ -33,7 +33,7 @@ class Regimes:
 
     def __init__(
         self,
-        strategy: Strategy,
+        strategy: SamplingStrategy,
         sizes: Mapping[str, int],
         tasks: Mapping[str, Sequence[str]],
         annotated: Mapping[str, Mapping[str, Kept]],

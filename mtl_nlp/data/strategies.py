@@ -30,7 +30,7 @@ STRATEGIES = Registry(
         "adaptive_metric": "mtl_nlp.data.strategies:AdaptiveMetric",
     },
 )
-"""Names of `mixture.strategy`: each a subclass of `Strategy`. `register_strategy(NAME)` enters one's own."""
+"""Names of `mixture.strategy`: each a subclass of `SamplingStrategy`. `register_strategy(NAME)` enters one's own."""
 
 register_strategy = STRATEGIES.register
 
@@ -87,7 +87,7 @@ class SamplingState:
     best: Mapping[str, float] = field(default_factory=dict)
 
 
-class Strategy(ABC):
+class SamplingStrategy(ABC):
     """Sizes and state → weights. Pure: the same state gives the same weights, so that a resumed run goes on as it was.
 
     Attributes:
@@ -120,7 +120,7 @@ class Strategy(ABC):
         return bool(self.reads & {"losses", "scores"})
 
 
-class Proportional(Strategy):
+class Proportional(SamplingStrategy):
     """p_i = n_i / Σ_j n_j: every text is equally likely, every corpus is passed over equally often."""
 
     def weights(self, sizes: Mapping[str, int], state: SamplingState) -> Mapping[str, float]:
@@ -128,7 +128,7 @@ class Proportional(Strategy):
         return sizes
 
 
-class Uniform(Strategy):
+class Uniform(SamplingStrategy):
     """p_i = 1 / M for M corpora, whatever their sizes; the order inside a block is shuffled."""
 
     def weights(self, sizes: Mapping[str, int], state: SamplingState) -> Mapping[str, float]:
@@ -136,7 +136,7 @@ class Uniform(Strategy):
         return dict.fromkeys(sizes, 1.0)
 
 
-class Temperature(Strategy):
+class Temperature(SamplingStrategy):
     """p_i ∝ min(n_i, cap)^(1/T): T = 1 is `proportional`, T → ∞ is `uniform`.
 
     Multilingual BERT (Devlin 2018: exponent 0.7, that is T = 1.43); Arivazhagan et al. 2019, arXiv:1907.05019
@@ -150,7 +150,7 @@ class Temperature(Strategy):
         return tempered(sizes, 1.0 / self.settings.temperature, self.settings.cap)
 
 
-class Capped(Strategy):
+class Capped(SamplingStrategy):
     """p_i = min(n_i, cap) / Σ_j min(n_j, cap): examples-proportional mixing with an artificial limit.
 
     Raffel et al. 2020 (T5), arXiv:1910.10683, section 3.5.2.
@@ -173,7 +173,7 @@ class RoundRobin(Uniform):
     alternating = True
 
 
-class Fixed(Strategy):
+class Fixed(SamplingStrategy):
     """p_i = w_i / Σ_j w_j with the weights of `mixture.rates`; a weight of 0 means never drawn."""
 
     takes = needs = ("rates",)
@@ -183,7 +183,7 @@ class Fixed(Strategy):
         return dict(self.settings.rates or {})
 
 
-class Annealed(Strategy):
+class Annealed(SamplingStrategy):
     """A temperature or rates that move over the run, by straight lines between the points of `mixture.schedule`.
 
     Between two temperatures it is the exponent 1/T that moves evenly, as in Stickland and Murray 2019, arXiv:1902.02671:
@@ -208,7 +208,7 @@ class Annealed(Strategy):
         return tempered(sizes, start + share * (end - start), self.settings.cap)
 
 
-class AdaptiveLoss(Strategy):
+class AdaptiveLoss(SamplingStrategy):
     """More of what has come less far: p = (1 − a) · base + a · q with q_i ∝ base_i · ρ_i.
 
     ρ_i is the mean over the corpus' tasks of L_t / L_t(start), the loss of the latest block over that of the task's own first
@@ -227,7 +227,7 @@ class AdaptiveLoss(Strategy):
         return _blended(base, {corpus: base[corpus] * ratio for corpus, ratio in signal.items()}, self.settings.adapt)
 
 
-class AdaptiveMetric(Strategy):
+class AdaptiveMetric(SamplingStrategy):
     """More of what is furthest from its goal: p = (1 − a) · base + a · q with q_i ∝ the mean gap of the corpus' tasks.
 
     A task's gap is max(0, reference − score), the reference from `mixture.reference` or else its own best score so far.
@@ -276,7 +276,7 @@ def _blended(base: Mapping[str, float], signal: Mapping[str, float], strength: f
     return {c: (1 - strength) * rate + strength * pulled.get(c, rate) for c, rate in base.items()}
 
 
-def find_strategy(name: str) -> type[Strategy]:
+def find_strategy(name: str) -> type[SamplingStrategy]:
     """The strategy behind a name.
 
     Raises:
@@ -286,8 +286,10 @@ def find_strategy(name: str) -> type[Strategy]:
         known = STRATEGIES.names()
         raise fault(f'"{name}"', key="mixture.strategy", allowed=listed(known), cure=closest(name, known).strip())
     found: Any = STRATEGIES.get(name)
-    if not (isinstance(found, type) and issubclass(found, Strategy)):
-        raise fault(f'"{name}" is a {type(found).__name__}', key="mixture.strategy", allowed="a subclass of Strategy")
+    if not (isinstance(found, type) and issubclass(found, SamplingStrategy)):
+        raise fault(
+            f'"{name}" is a {type(found).__name__}', key="mixture.strategy", allowed="a subclass of SamplingStrategy"
+        )
     return found
 
 
@@ -311,7 +313,7 @@ def check_options(strategy: str, settings: SamplingSettings) -> Faults:
     return faults
 
 
-def _check_taken(name: str, strategy: type[Strategy], settings: SamplingSettings, faults: Faults) -> None:
+def _check_taken(name: str, strategy: type[SamplingStrategy], settings: SamplingSettings, faults: Faults) -> None:
     """What the strategy needs is given, and nothing that it would not read."""
     allowed = {"rates": "a weight for each corpus", "cap": "a whole number ≥ 1"}
     for key in ("rates", "cap", "schedule", "reference"):

@@ -140,6 +140,6 @@ def slice_for(global_batch: Sequence[T], process: int, processes: int, accumulat
 
 
 def cut(rows: Sequence[T], parts: int) -> Iterator[list[T]]:
-    """Equal runs, in order."""
-    size = len(rows) // parts
+    """Equal runs, in order; none of nothing."""
+    size = max(1, len(rows) // max(1, parts))
     return (list(rows[start : start + size]) for start in range(0, len(rows), size))

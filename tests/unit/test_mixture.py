@@ -112,7 +112,7 @@ def test_a_strategy_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies, "STRATEGIES", registry)
 
     @registry.register("inverse")
-    class Inverse(strategies.Strategy):
+    class Inverse(strategies.SamplingStrategy):
         def weights(self, sizes: Any, state: Any) -> dict[str, float]:
             return {corpus: 1 / size for corpus, size in sizes.items()}
 
