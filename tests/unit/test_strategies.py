@@ -186,7 +186,12 @@ def test_the_literal_stream_of_a_mixture_whose_rates_change() -> None:
         {"a": 3, "b": 1},
     ]
     assert [" ".join(f"{d.corpus}{d.index}/{d.pass_}" for d in batch) for batch in first(mixture, 6)] == [
-        "?",
+        "b2/0 a3/0",
+        "b1/0 a1/0",
+        "a1/1 a0/0",
+        "a2/0 b0/0",
+        "a3/1 a0/1",
+        "b0/1 a2/1",
     ]
 
 
