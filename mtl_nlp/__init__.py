@@ -21,6 +21,8 @@ _WHERE = {
     "Head": "model.heads",
     "VanillaHead": "model.heads",
     "Mixture": "data.mixture",
+    "SamplingStrategy": "data.strategies",
+    "register_strategy": "data.strategies",
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "make_recipe": "recipe",
@@ -40,6 +42,7 @@ __all__ = [
     "MultiTaskTrainer",
     "Predictor",
     "Recipe",
+    "SamplingStrategy",
     "Task",
     "UserError",
     "VanillaHead",
@@ -48,11 +51,13 @@ __all__ = [
     "load_task",
     "make_recipe",
     "register_head",
+    "register_strategy",
     "score_checkpoint",
 ]
 
 if TYPE_CHECKING:
     from .data.mixture import Mixture
+    from .data.strategies import SamplingStrategy, register_strategy
     from .errors import UserError
     from .inference.predictor import Predictor
     from .kinds import HeadKind, register_head

@@ -41,15 +41,28 @@ class EncoderSpec(Strict):
     trust_remote_code: bool = False
 
 
+class SchedulePointSpec(Strict):
+    """One point of `mixture.schedule`: a temperature or rates, when the share `at` of the run is done."""
+
+    at: float = Field(ge=0.0, le=1.0)
+    temperature: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
+    rates: dict[str, float] | None = None
+
+
 class MixtureSpec(Strict):
     """How batches are mixed; see `mtl_nlp.data.mixture`.
 
     `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates).
     """
 
-    strategy: Literal["proportional", "uniform", "temperature", "round_robin", "fixed"] = "proportional"
+    strategy: str = "proportional"  # a name in `mtl_nlp.data.strategies`, which lies above this layer; checked there
     temperature: float = Field(default=2.0, ge=1.0, allow_inf_nan=False)
     rates: dict[str, float] | None = None
+    cap: int | None = Field(default=None, ge=1)
+    schedule: list[SchedulePointSpec] | None = Field(default=None, min_length=1)
+    reference: dict[str, float] | None = None
+    adapt: float = Field(default=0.5, ge=0.0, le=1.0)
+    max_passes: int | None = Field(default=None, ge=1)
     batching: Literal["mixed", "homogeneous"] = "mixed"
     batch: int = Field(default=32, ge=1)
     bucketing: bool = True
@@ -61,11 +74,25 @@ class Balancing(Strict):
     shares: Literal["rows", "equal"] = "rows"
 
 
+class Budget(Strict):
+    """The most that a run may use; the first that is reached ends it. `tokens` are real ones, through the encoder in training."""
+
+    steps: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+
+
 class Stopping(Strict):
-    """Stop after `patience` evaluations without a gain of more than `tolerance` in the metric for the best model."""
+    """Stop after `patience` evaluations without a gain of more than `tolerance` in the metric for the best model.
+
+    With `per_task` it is each task that stops by its own primary metric; `freed` says what becomes of its share of the run.
+    """
 
     patience: int | None = Field(default=None, ge=1)
-    tolerance: float = Field(default=0.0, ge=0.0)
+    tolerance: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    per_task: bool = False
+    freed: Literal["save", "redistribute"] = "save"
+    budget: Budget = Field(default_factory=Budget)
 
 
 class RecipeFile(Strict):

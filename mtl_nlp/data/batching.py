@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -86,11 +87,8 @@ class MicroBatches(Sampler[list[Draw]]):
         return self.steps * self.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        stream = self.mixture.batches(start_step=self.epoch * self.steps)
-        for _ in range(self.steps):
-            yield from slice_for(
-                next(stream), process=self.process, processes=self.processes, accumulation=self.accumulation
-            )
+        for batch in islice(self.mixture.batches(start_step=self.epoch * self.steps), self.steps):
+            yield from slice_for(batch, process=self.process, processes=self.processes, accumulation=self.accumulation)
 
 
 class MixtureLoader(DataLoader[Record]):
@@ -99,6 +97,20 @@ class MixtureLoader(DataLoader[Record]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def lookahead(workers: int, prefetch: int | None, most: int | None) -> tuple[int, int | None]:
+    """Loader workers and batches that each prepares ahead, such that they are at most `most` micro-batches ahead of training.
+
+    Where rates change on the way, a loader that ran further would draw at rates that are not decided yet.
+    """
+    if not workers:
+        return 0, None
+    each = prefetch or 2
+    if most is not None:
+        workers = min(workers, most)
+        each = max(1, min(each, most // workers))
+    return workers, each
 
 
 class Collator:

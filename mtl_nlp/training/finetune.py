@@ -25,7 +25,8 @@ from .callbacks import summary
 from .embedding_gradient import keep_row_gradient
 from .evaluation import Scorer
 from .memory import keep_freed_memory
-from .prepare import Prepared, check_recipe, prepare, total_steps
+from .mixing import plan_lines
+from .prepare import Prepared, check_recipe, prepare
 from .trainer import MultiTaskTrainer
 
 logger = logging.getLogger("mtl_nlp")
@@ -88,9 +89,13 @@ def finetune(
         check_same_run(checkpoint, prepared)
     trainer = build_trainer(prepared, callbacks=callbacks)
     folder.mkdir(parents=True, exist_ok=True)
+    if trainer.is_world_process_zero():
+        for line in plan_lines(made, trainer.mixture):
+            logger.info("%s", line)
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
+    report |= trainer.schedule.report()
     return save_result(trainer, prepared, folder, report)
 
 
@@ -182,7 +187,7 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
 
     recipe, tasks = prepared.recipe, prepared.tasks
     mixture = prepared.mixture()
-    arguments, own = training_arguments(recipe, max_steps=total_steps(recipe, mixture))
+    arguments, own = training_arguments(recipe, max_steps=mixture.planned)
     set_seed(recipe.seed)
     model = MultiTaskModel.from_encoder(
         recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
@@ -193,12 +198,7 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
     )
     scorer = make_scorer(prepared, "validation") if evaluates != "no" else None
     extra = list(callbacks)
-    if recipe.stopping.patience is not None:
-        if scorer is None:
-            where = recipe.place_of("stopping")
-            raise fault(
-                "needs evaluation", where=where, key="stopping.patience", cure="training.eval_strategy: epoch or steps"
-            )
+    if recipe.stopping.patience is not None and not recipe.stopping.per_task:
         arguments.restore_callback_states_from_checkpoint = True
         extra.append(EarlyStoppingCallback(recipe.stopping.patience, recipe.stopping.tolerance))
     return MultiTaskTrainer(
@@ -212,6 +212,7 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
         weights={task.name: task.loss.weight for task in tasks},
         equal_shares=recipe.balancing.shares == "equal",
         dropout=dropout,
+        stopping=recipe.stopping,
         save_extra=lambda folder: save_extra(folder, prepared),
         callbacks=extra,
     )

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,8 @@ from ..metrics.table import ALIASES, did_you_mean, metric_info
 from ..model.encoder import load_config, load_tokenizer, longest_row
 from ..recipe import Recipe
 from ..task import SPLITS, Task
-from .arguments import DEFAULTS, check_best_metric, check_training
+from .arguments import check_best_metric, check_training
+from .mixing import build_mixture, check_mixture, check_stopping
 
 METRIC_KINDS = {
     "value": "value",
@@ -69,43 +68,8 @@ class Prepared:
         }
 
     def mixture(self) -> Mixture:
-        """The mixture over the training splits."""
-        spec = self.recipe.mixture
-        train = self.encoded["train"]
-        mixture = partial(
-            Mixture,
-            {corpus.name: len(train[corpus.name]) for corpus in self.corpora},
-            strategy=spec.strategy,
-            temperature=spec.temperature,
-            rates=self._corpus_rates(),
-            batching=spec.batching,
-            batch=spec.batch,
-            seed=self.recipe.seed,
-            lengths={name: split.lengths for name, split in train.items()},
-            bucket=spec.bucketing and spec.strategy != "round_robin",
-        )
-        return mixture(block_batches=even_block(total_steps(self.recipe, mixture())))
-
-    def _corpus_rates(self) -> dict[str, float] | None:
-        """`mixture.rates` by corpus; a corpus may be called by any of its tasks."""
-        rates = self.recipe.mixture.rates
-        if rates is None:
-            return None
-        owner = {task: corpus.name for corpus in self.corpora for task in corpus.task_names}
-        return {owner.get(name, name): rate for name, rate in rates.items()}
-
-
-def total_steps(recipe: Recipe, mixture: Mixture) -> int:
-    """Optimizer steps of the run: `max_steps`, or what `num_train_epochs` makes of the mixture."""
-    wanted = recipe.training.get("max_steps", -1)
-    if isinstance(wanted, int) and wanted > 0:
-        return wanted
-    return mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
-
-
-def even_block(steps: int, most: int = 32) -> int:
-    """Batches a block: at most `most`, and such that the run ends near the end of one (a part of a block misses the rates)."""
-    return max(1, math.ceil(steps / math.ceil(steps / most)))
+        """The mixture over the training splits, for the run's planned steps."""
+        return build_mixture(self)
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -115,7 +79,7 @@ def check_recipe(recipe: Recipe) -> None:
         FaultyInput: every fault.
     """
     faults = Faults()
-    for check in (check_training, check_metrics, check_best_metric):
+    for check in (check_training, check_metrics, check_best_metric, check_mixture, check_stopping):
         try:
             check(recipe)
         except FaultyInput as error:

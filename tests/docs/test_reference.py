@@ -15,7 +15,7 @@ from pydantic import BaseModel
 import mtl_nlp
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
-from mtl_nlp.data.sampling import STRATEGIES
+from mtl_nlp.data.strategies import STRATEGIES
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.kinds import HEADS, head_kind
 from mtl_nlp.metrics import ALIASES, METRICS
