@@ -63,9 +63,7 @@ def _transformers(
         target = output / name if several else output
         try:
             made.append(
-                export_task(
-                    checkpoint, name, target, measure=measure, overwrite=overwrite, loaded=(model, tokenizer)
-                )
+                export_task(checkpoint, name, target, measure=measure, overwrite=overwrite, loaded=(model, tokenizer))
             )
         except NotEqual as error:
             fail(str(error), 1)
@@ -90,7 +88,9 @@ def _record(export: Any) -> dict[str, Any]:
         "bit_equal": True,
         "folded": export.folded,
         "not_in_folder": export.left,
-        "validation": {"mtl_nlp": measured.ours, "stock": measured.stock, "texts": measured.texts} if measured else None,
+        "validation": {"mtl_nlp": measured.ours, "stock": measured.stock, "texts": measured.texts}
+        if measured
+        else None,
         "not_measured": measured.why_not or None if measured else None,
     }
 
@@ -105,4 +105,6 @@ def _say(export: Any) -> None:
         typer.echo(f"  scores by both decodings: not measured: {measured.why_not}")
         return
     for name, value in measured.ours.items():
-        typer.echo(f"  {name} on {measured.texts} validation texts: {value:.4f}, stock pipeline {measured.stock[name]:.4f}")
+        typer.echo(
+            f"  {name} on {measured.texts} validation texts: {value:.4f}, stock pipeline {measured.stock[name]:.4f}"
+        )

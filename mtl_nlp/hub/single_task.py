@@ -185,9 +185,7 @@ def vanilla_model(model: MultiTaskModel, kind: VanillaHead) -> Any:
     return plain
 
 
-def _write(
-    model: MultiTaskModel, kind: VanillaHead, tokenizer: Any, folder: Path, calibration: Calibration
-) -> Export:
+def _write(model: MultiTaskModel, kind: VanillaHead, tokenizer: Any, folder: Path, calibration: Calibration) -> Export:
     """Write weights, configuration and tokenizer; compare what was written with the checkpoint."""
     cls = kind.vanilla_class(model.config.encoder_config)
     result = Export(folder, kind.task.name, cls.__name__, PIPELINES.get(kind.auto_class))
@@ -266,7 +264,7 @@ def _compare(expected: Tensor, found: Tensor, task: str, tolerance: float) -> No
 
 def _calibration(model: MultiTaskModel, task: str) -> Calibration:
     """What the checkpoint's record of the task says; nothing where it says nothing."""
-    record = next((one for one in model.config.tasks if one.get("name") == task), {})
+    record: Mapping[str, Any] = next((one for one in model.config.tasks if one.get("name") == task), {})
     return Calibration.of(record.get("calibration"), model.kinds[task], f"config.json: {task}.calibration")
 
 

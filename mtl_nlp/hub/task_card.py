@@ -102,7 +102,9 @@ def _usage(task: Task, export: Export) -> list[str]:
 
 
 def _differences(task: Task, export: Export) -> list[str]:
-    lines = ["- The logits are the checkpoint's, bit for bit (compared when this was written: float32, eager attention)."]
+    lines = [
+        "- The logits are the checkpoint's, bit for bit (compared when this was written: float32, eager attention)."
+    ]
     if export.folded:
         told = listed(export.folded)
         lines.append(

@@ -81,3 +81,6 @@ def task_record(task: Task) -> dict[str, Any]:
         record["words"] = task.word_splitter
         record["scheme"] = task.tag_scheme
     return record
+
+
+AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig)

@@ -24,6 +24,7 @@ from .callbacks import summary
 from .evaluation import Scorer
 from .prepare import Prepared, check_recipe, prepare, total_steps
 from .trainer import MultiTaskTrainer
+from .transfer import take_heads
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -184,6 +185,7 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
     model = MultiTaskModel.from_encoder(
         recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
     )
+    take_heads(model, tasks)
     evaluates = str(
         arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy
     )

@@ -23,6 +23,7 @@ from ..model.encoder import load_config, load_tokenizer, longest_row
 from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import DEFAULTS, check_best_metric, check_training
+from .transfer import adopt_labels
 
 METRIC_KINDS = {
     "value": "value",
@@ -180,6 +181,8 @@ def prepare(
     check_recipe(recipe)
     config = load_config(recipe.encoder_spec, recipe.base) if tokenizer is None else None
     corpora = read_corpora(recipe, data_root=data_root, memory=memory, splits=splits, need_train=need_train)
+    if tokenizer is None:
+        adopt_labels(corpora, given={task.name for task in recipe.definitions if task.labels is not None})
     tasks = final_tasks(recipe, corpora)
     recipe._tasks = tasks
     if tokenizer is None:

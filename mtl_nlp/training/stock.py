@@ -105,9 +105,10 @@ Rows = Sequence[dict[str, Any]]
 
 
 def _pipe(name: str, folder: Path, **options: Any) -> Any:
-    from transformers import pipeline
+    import transformers
 
-    return pipeline(name, model=str(folder), dtype=torch.float32, device="cpu", **options)
+    make: Any = transformers.pipeline
+    return make(name, model=str(folder), dtype=torch.float32, device="cpu", **options)
 
 
 def _inputs(rows: Rows) -> list[Any]:
