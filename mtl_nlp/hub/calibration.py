@@ -45,6 +45,19 @@ class Calibration:
         given = {"temperature": self.temperature, "thresholds": self.thresholds, "abstain": self.abstain}
         return [name for name, value in given.items() if value not in ((), None)]
 
+    def applied(self, logits: Tensor) -> Tensor:
+        """Logits [..., K] as a model has them whose weights hold temperature and thresholds."""
+        if self.temperature:
+            logits = logits / torch.tensor(self.temperature, device=logits.device)
+        if self.thresholds and self.foldable:
+            logits = logits - torch.logit(torch.tensor(self.thresholds, device=logits.device))
+        return logits
+
+    @property
+    def foldable(self) -> bool:
+        """Whether every threshold is a probability that some logit reaches."""
+        return all(0 < value < 1 for value in self.thresholds)
+
     @classmethod
     def of(cls, record: Any, kind: Head, where: str) -> Calibration:
         """From a task's record: `{temperature, thresholds, abstain}`, each of which may be absent.
@@ -57,15 +70,16 @@ class Calibration:
         if not isinstance(record, Mapping):
             raise fault(f"found {record!r}", where=where, allowed="temperature, thresholds, abstain")
         names = list(kind.task.labels or ())
+        annotation = kind.task.kind.annotation
         temperature = _numbers(record.get("temperature"), names, f"{where}.temperature")
         if any(not 0 < value < math.inf for value in temperature):
             raise fault(f"found {temperature}", where=f"{where}.temperature", allowed="above 0")
-        if all(value == 1.0 for value in temperature):
+        if all(value == 1.0 for value in temperature) or annotation not in SCALED:
             temperature = ()
         thresholds = _numbers(record.get("thresholds"), names, f"{where}.thresholds")
         if len(thresholds) == 1 and len(names) > 1:
             thresholds *= len(names)
-        if all(value == 0.5 for value in thresholds):
+        if all(value == 0.5 for value in thresholds) or annotation != "labels":
             thresholds = ()
         return cls(temperature, thresholds, record.get("abstain"))
 
@@ -95,8 +109,7 @@ def fold_into(plain: nn.Module, calibration: Calibration, kind: Head, logits: Ca
         logits: runs the model on a fixed batch.
     """
     annotation = kind.task.kind.annotation
-    scale = torch.tensor(calibration.temperature) if annotation in SCALED else torch.tensor([])
-    shift = torch.tensor(calibration.thresholds) if annotation == "labels" else torch.tensor([])
+    scale, shift = torch.tensor(calibration.temperature), torch.tensor(calibration.thresholds)
     folded: list[str] = []
     before = logits()
     layer = last_layer(plain, before.shape[-1] if annotation != "choice" else 1, logits)
@@ -111,7 +124,7 @@ def fold_into(plain: nn.Module, calibration: Calibration, kind: Head, logits: Ca
                 layer.bias.div_(scale)
             expected = expected / scale
             folded.append("temperature")
-        if len(shift) and layer.bias is not None and bool(((shift > 0) & (shift < 1)).all()):
+        if len(shift) and layer.bias is not None and calibration.foldable:
             layer.bias.sub_(torch.logit(shift))
             expected = expected - torch.logit(shift)
             folded.append("thresholds")

@@ -93,8 +93,8 @@ def export_task(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        tokenizer.model_max_length = _row_length(source, model, tokenizer)
-        result = _write(model, kind, tokenizer, temporary, _calibration(model, task))
+        tokenizer.model_max_length = row_length(source, model, tokenizer)
+        result = _write(model, kind, tokenizer, temporary, calibration_of(model, task))
         result.folder, result.left = target, _left(definition, result)
         if measure is not None and (result.left or _decodes_otherwise(definition)):
             result.measured = measure(temporary, definition)
@@ -262,7 +262,7 @@ def _compare(expected: Tensor, found: Tensor, task: str, tolerance: float) -> No
         )
 
 
-def _calibration(model: MultiTaskModel, task: str) -> Calibration:
+def calibration_of(model: MultiTaskModel, task: str) -> Calibration:
     """What the checkpoint's record of the task says; nothing where it says nothing."""
     record: Mapping[str, Any] = next((one for one in model.config.tasks if one.get("name") == task), {})
     return Calibration.of(record.get("calibration"), model.kinds[task], f"config.json: {task}.calibration")
@@ -286,7 +286,7 @@ def _left(task: Task, result: Export) -> list[str]:
     return left + [f"the calibration's {name}" for name in result.left]
 
 
-def _row_length(folder: Path, model: MultiTaskModel, tokenizer: Any) -> int:
+def row_length(folder: Path, model: MultiTaskModel, tokenizer: Any) -> int:
     """Tokens a row in training, so that the stock pipeline cuts texts where we do."""
     wanted = _encoder_of(folder).get("max_length")
     known = model.config.encoder_config
