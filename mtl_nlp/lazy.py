@@ -1,8 +1,8 @@
 """What `import mtl_nlp` makes known to transformers, at the moment when transformers needs it.
 
-`AutoConfig`, `AutoModel` and `pipeline` have to know this package's classes, but importing those takes seconds. So a finder waits for the
-modules of transformers that keep the tables and has ours imported right after them; those that are loaded already are served at
-once.
+`AutoConfig` and `pipeline` have to know this package's classes, but importing those takes seconds. So a finder waits for the
+modules of transformers that keep the tables and has ours imported right after them; those that are loaded already are served at once.
+(`AutoModel` learns of the model class when a `MultiTaskConfig` is made, which it does first.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from types import ModuleType
 # A module of transformers → the module of ours that registers with it when it is imported.
 AFTER = {
     "transformers.models.auto.configuration_auto": "mtl_nlp.model.config",
-    "transformers.models.auto.modeling_auto": "mtl_nlp.model.multitask",
     "transformers.pipelines": "mtl_nlp.inference.pipeline",
 }
 
@@ -68,5 +67,6 @@ def watch() -> None:
     finder = _AfterFinder()
     sys.meta_path.insert(0, finder)
     for name in AFTER:
-        if name in sys.modules and finder.waiting.pop(name, None):
+        if name in sys.modules:
+            del finder.waiting[name]
             import_module(AFTER[name])

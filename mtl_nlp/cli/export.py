@@ -26,6 +26,12 @@ def export(
         bool, typer.Option(help="Score the stock pipeline on validation where it decodes otherwise than we do.")
     ] = True,
     data_root: DataRoot = None,
+    int8: Annotated[bool, typer.Option("--int8", help="ONNX: the encoder's matrix products in int8.")] = False,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="ONNX, int8: texts, as `predict` reads them, on which it must answer like float32."),
+    ] = None,
+    agree: Annotated[float, typer.Option(min=0.0, max=1.0, help="ONNX, int8: exit 1 if a task agrees on less.")] = 0.99,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -33,6 +39,13 @@ def export(
     if format not in FORMATS:
         raise fault(f'found "{format}"', key="--format", allowed=listed(FORMATS))
     wanted = [name.strip() for name in (task or "").split(",") if name.strip()]
+    if texts is not None and not int8:
+        raise fault("found it without --int8", key="--texts", cure="float32 is compared with the checkpoint anyway")
+    if int8 and format != "onnx":
+        raise fault(f"found it with --format {format}", key="--int8", allowed="--format onnx")
+    if format == "onnx":
+        _onnx(checkpoint, output, wanted, int8, texts, agree, overwrite, json)
+        return
     _transformers(checkpoint, output, wanted, scores, data_root, overwrite, json)
 
 
@@ -76,6 +89,59 @@ def _transformers(
         typer.echo(f"not exported: {reason}", err=True)
     if left:
         raise typer.Exit(1)
+
+
+def _onnx(
+    checkpoint: str,
+    output: Path,
+    wanted: list[str],
+    int8: bool,
+    texts: Path | None,
+    agree: float,
+    overwrite: bool,
+    json: bool,
+) -> None:
+    from . import show
+
+    rows = _rows(texts) if texts is not None else None
+    from ..inference.onnx_export import export_onnx
+
+    quieten_loading()
+    made = export_onnx(checkpoint, output, wanted or None, int8=int8, texts=rows, overwrite=overwrite)
+    shares = {name: same / number for name, (same, number) in made.agreement.items()}
+    if json:
+        show.as_json(
+            {
+                "folder": str(made.folder),
+                "tasks": made.tasks,
+                "precision": made.precision,
+                "difference": made.difference,
+                "bytes": made.size,
+                "agreement": shares,
+            }
+        )
+    else:
+        typer.echo(f"{listed(made.tasks)}: ONNX, {made.precision}, {made.size / 1e6:.1f} MB: {made.folder}")
+        typer.echo(f"  float32 logits differ from the checkpoint's by at most {made.difference:.1g}")
+        for name, (same, number) in made.agreement.items():
+            typer.echo(f"  {name}: {same} of {number} labels as float32 ({same / number:.2%})")
+    low = {name: share for name, share in shares.items() if share < agree}
+    if low:
+        told = listed(f"{name} {share:.2%}" for name, share in low.items())
+        typer.echo(f"int8 agrees with float32 on less than {agree:.0%}: {told}", err=True)
+        raise typer.Exit(1)
+
+
+def _rows(path: Path) -> list[Any]:
+    from ..inference.formats import read_items
+
+    if not path.is_file():
+        raise fault("file not found", where=str(path), key="--texts")
+    with path.open("rb") as stream:
+        rows = list(read_items(stream, str(path), "auto"))
+    if not rows:
+        raise fault("no text in it", where=str(path), key="--texts")
+    return rows
 
 
 def _record(export: Any) -> dict[str, Any]:

@@ -35,13 +35,17 @@ TOKEN_OPTIONS = ("aggregation_strategy", "ignore_labels")
 LOGITS = "logits of "
 
 
-class MultiTaskPipeline(ChunkPipeline):
+# The base declares the class attributes as None and the hooks with other arguments than its own subclasses have.
+_Base: Any = ChunkPipeline
+
+
+class MultiTaskPipeline(_Base):
     """Answers for all tasks of a checkpoint that read a text (or a pair), `{task: answer}` a text.
 
     Call it with a text, `{"text": …, "text_pair": …}`, a list of words (with `is_split_into_words=True`), or a list of these.
     Options, as the stock pipelines have them, when it is made or called: `tasks` (names), `batch_size`; `top_k` and
-    `function_to_apply` for labels; `aggregation_strategy` (here `first`, because only a word's first token was trained), `ignore_labels`
-    and `stride` (long texts in overlapping chunks) for tags. A longer text is otherwise cut to the row length of the training.
+    `function_to_apply` for labels; `aggregation_strategy` (`first` if absent, because only a word's first token was trained),
+    `ignore_labels` and `stride` (long texts in overlapping chunks) for tags. Without `stride` a text is cut to a row's length.
     """
 
     default_input_names = "sequences"
@@ -175,7 +179,7 @@ class MultiTaskPipeline(ChunkPipeline):
         names = list(dict.fromkeys(name for one in asked for name in ([one] if isinstance(one, str) else one)))
         count, width = fed["input_ids"].shape
         rows = {"rows": torch.arange(count, device=self.device), "width": torch.tensor(width)}
-        logits = self.model(**fed, tasks={name: rows for name in names}).logits
+        logits = self.model(**fed, tasks=dict.fromkeys(names, rows)).logits
         return {f"{LOGITS}{name}": value for name, value in logits.items()} | model_inputs
 
     def postprocess(self, model_outputs: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
