@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .lazy import watch
+
 __version__ = "0.1.0"
 
 _WHERE = {
@@ -79,3 +81,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+# `AutoModel.from_pretrained` and `transformers.pipeline("multi-task", …)` know our checkpoints from here on.
+watch()

@@ -17,7 +17,7 @@ from .consistency import check_consistency
 from .errors import Faults, FaultyInput, fault, listed
 from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
 from .sharing import check_sharing
-from .task import Task, find_task, make_task, with_name
+from .task import Task, find_task, make_task, with_name, with_place
 
 RESOLVED = "recipe.resolved.yaml"
 FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".txt")
@@ -30,15 +30,22 @@ class EncoderSpec(Strict):
     """The shared encoder: any `AutoModel` on the Hub or in a folder.
 
     `freeze` keeps parameters as they are: `embeddings`, a number of layers from the bottom (embeddings included), or `all`.
+    `from` is a checkpoint whose encoder and tokenizer are taken: a fine-tuned model of transformers, or one of ours.
     """
 
     name: str = DEFAULT_ENCODER
+    from_: str | None = Field(default=None, alias="from", min_length=1)
     revision: str | None = None
     freeze: Literal["none", "embeddings", "all"] | int = "none"
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     max_length: int | None = Field(default=None, ge=8)
     stride: int = Field(default=64, ge=0)
     trust_remote_code: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where weights, configuration and tokenizer are: `from`, else `name`."""
+        return self.from_ or self.name
 
 
 class SchedulePointSpec(Strict):
@@ -138,7 +145,10 @@ class Recipe(RecipeFile):
     def resolved(self) -> dict[str, Any]:
         """The run as plain data that stands alone: tasks embedded, local sources absolute, defaults written out."""
         data = self.model_dump(exclude={"tasks", "output_dir"})
-        data["encoder"] = self.encoder_spec.model_dump()
+        data["encoder"] = self.encoder_spec.model_dump(by_alias=True)
+        start = self.encoder_spec.from_
+        if start is not None and (self.base / start).is_dir():
+            data["encoder"]["from"] = str((self.base / start).resolve())
         if Path(self.encoder_spec.name).is_absolute() or (self.base / self.encoder_spec.name).is_dir():
             data["encoder"]["name"] = str((self.base / self.encoder_spec.name).resolve())
         tasks = [_resolved_task(task) for task in self.definitions]
@@ -150,7 +160,7 @@ class Recipe(RecipeFile):
 
 
 def _resolved_task(task: Task) -> dict[str, Any]:
-    data = task.model_dump(exclude_none=True, exclude_defaults=True)
+    data = task.model_dump(exclude_none=True, exclude_defaults=True, by_alias=True)
     inner = data.setdefault("data", {})
     if "missing" in task.data.model_fields_set:
         # For a regression the default, written out, means something else than the default left out.
@@ -267,7 +277,7 @@ def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
         raise fault(f"found {entry['use']!r}", where=place, key=f"tasks.{i}.use", allowed="a task's name or a path")
     path = find_task(entry["use"], base, place, f"tasks.{i}")
     data, own = read_yaml(path, "task file")
-    over = {key: value for key, value in entry.items() if key != "use"}
+    over = with_place({key: value for key, value in entry.items() if key != "use"}, base)
     source_over = over["data"].get("source") if isinstance(over.get("data"), dict) else None
     if isinstance(source_over, str) and is_local(source_over, base) and isinstance(data.get("data"), dict):
         data = {**data, "data": {key: value for key, value in data["data"].items() if key not in OF_SOURCE}}

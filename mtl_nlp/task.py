@@ -111,6 +111,7 @@ class Task(Strict):
     words: Words | None = None
     labels: list[str] | None = None
     metrics: list[str] | None = None
+    from_: str | None = Field(default=None, alias="from", min_length=1)
     loss: Loss = Field(default_factory=Loss)
     share_head_with: Name | None = None
     consistent_with: Name | Consistency | None = None
@@ -244,7 +245,17 @@ def column_faults(roles: set[str], kind: HeadKind) -> Iterable[str]:
 
 def make_task(data: dict[str, Any], source: Source, base: Path, prefix: tuple[str | int, ...] = ()) -> Task:
     """A task from plain data; `base` is where its relative paths start, `prefix` its key in the file."""
-    return validate(Task, data, source, prefix).placed(source, base)
+    return validate(Task, with_place(data, base), source, prefix).placed(source, base)
+
+
+def with_place(data: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Task data whose `from`, if it is a folder, is absolute: it may be read beside a file in another folder."""
+    start = data.get("from")
+    if not isinstance(start, str):
+        return data
+    path, mark, name = start.partition("#")
+    folder = base / Path(path).expanduser()
+    return {**data, "from": f"{folder.resolve()}{mark}{name}"} if path and folder.is_dir() else data
 
 
 def load_task(path: str | Path) -> Task:

@@ -50,6 +50,9 @@ class MultiTaskConfig(PreTrainedConfig):
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
+        # So that `AutoModel`, which makes the configuration first, knows the model class.
+        from . import multitask  # noqa: F401
+
         if isinstance(encoder_config, dict):
             settings = dict(encoder_config)
             encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
@@ -96,3 +99,6 @@ def task_record(task: Task) -> dict[str, Any]:
         record["words"] = task.word_splitter
         record["scheme"] = task.tag_scheme
     return record
+
+
+AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig)

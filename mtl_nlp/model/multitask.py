@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ..errors import UserError, listed
@@ -209,5 +209,4 @@ class MultiTaskModel(PreTrainedModel):
         return {name: self.kinds[name].batch_loss(logits[name], tasks[name]) for name in logits}
 
 
-AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig)
 AutoModel.register(MultiTaskConfig, MultiTaskModel)

@@ -28,6 +28,7 @@ from .memory import keep_freed_memory
 from .mixing import plan_lines
 from .prepare import Prepared, check_recipe, prepare
 from .trainer import MultiTaskTrainer
+from .transfer import take_heads
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -192,6 +193,7 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
     model = MultiTaskModel.from_encoder(
         recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
     )
+    take_heads(model, tasks)
     dropout = fast_paths(model, recipe, arguments)
     evaluates = str(
         arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy

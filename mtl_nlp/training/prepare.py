@@ -23,6 +23,7 @@ from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import check_best_metric, check_training
 from .mixing import build_mixture, check_mixture, check_stopping
+from .transfer import adopt_labels
 
 METRIC_KINDS = {
     "value": "value",
@@ -146,6 +147,8 @@ def prepare(
     check_recipe(recipe)
     config = load_config(recipe.encoder_spec, recipe.base) if tokenizer is None else None
     corpora = read_corpora(recipe, data_root=data_root, memory=memory, splits=splits, need_train=need_train)
+    if tokenizer is None:
+        adopt_labels(corpora, given={task.name for task in recipe.definitions if task.labels is not None})
     tasks = final_tasks(recipe, corpora)
     if tokenizer is None:
         given = any(corpus.reads == "tokens" for corpus in corpora)

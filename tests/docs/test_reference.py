@@ -69,7 +69,8 @@ def test_the_numbers_of_the_readme_come_from_a_script() -> None:
 
 @pytest.mark.parametrize("title", MODELS)
 def test_every_recipe_key_is_explained(title: str) -> None:
-    documented, fields = keys(RECIPE, title), MODELS[title].model_fields
+    documented = keys(RECIPE, title)
+    fields = {field.alias or name: field for name, field in MODELS[title].model_fields.items()}
     assert list(documented) == list(fields)
     for name, (meaning, default, _) in documented.items():
         assert meaning, name
