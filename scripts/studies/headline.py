@@ -30,7 +30,7 @@ RATES_FILE, RECORDS = RESULTS / "headline_rates.jsonl", RESULTS / "headline.json
 RECIPE = ROOT / "scripts" / "recipes" / "headline.yaml"
 TASKS = ["sst2", "broad_twitter_corpus", "snips_intent", "snips_slots"]
 SIDES = {"joint": TASKS} | {task: [task] for task in TASKS}
-RATES = [5e-5, 1e-4, 2e-4]
+RATES = [1e-4, 2e-4, 4e-4]
 SEEDS = [13, 14, 15]
 # The study size: a small run has as few steps as its data, so it is not scored on the test split at all.
 SMALL = ["training.num_train_epochs=2"]
