@@ -58,6 +58,7 @@ def score_checkpoint(
     without = [task.name for task in model.tasks if task.name not in {t.name for t in prepared.tasks}]
     if without:
         logger.warning("not scored, for want of a %s split: %s", split, listed(without))
+    model.use_fast_paths()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     metrics = make_scorer(prepared, split).score(nn.Module.to(model, device), device=device, batch=batch)
     return by_task(metrics, [task.name for task in prepared.tasks]), metrics.get("eval_mean")
