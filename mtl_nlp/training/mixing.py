@@ -131,6 +131,14 @@ def build_mixture(prepared: Prepared) -> Mixture:
     Raises:
         FaultyInput: the settings do not fit the corpora.
     """
+    try:
+        return _mixture(prepared)
+    except FaultyInput as error:
+        faults = [replace(one, where=one.where or place(prepared.recipe, one.key)) for one in error.faults]
+        raise FaultyInput(faults) from error
+
+
+def _mixture(prepared: Prepared) -> Mixture:
     recipe, train = prepared.recipe, prepared.encoded["train"]
     spec, owners = recipe.mixture, prepared.owners
     owner = {task: corpus for corpus, names in owners.items() for task in names}
