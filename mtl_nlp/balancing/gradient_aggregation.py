@@ -147,14 +147,24 @@ class Mgda(FromTorchjd):
     Settings = MgdaSettings
 
 
-class ImtlG(FromTorchjd):
-    """Impartial multi-task learning, gradient part (Liu et al. 2021): equal projections on all gradients. Weights may be
-    negative.
+class ImtlG(GradientAggregator):
+    """Impartial multi-task learning, gradient part (Liu et al. 2021): equal projections on all gradients' directions.
+
+    v = G⁺ √diag(G), α = m · v / Σ|v|; weights may be negative. Theirs, and torchjd's, divides by Σ v: where that is negative the
+    projections are equal and negative, and every task gets worse.
     """
 
-    weighting = "IMTLGWeighting"
-    mean_scaled = True
     scale_free = True
+
+    def weights(self, gramian: Tensor, present: Sequence[int], step: int) -> Tensor:
+        """α [m]."""
+        lengths = gramian.diagonal().sqrt()
+        if float(lengths.min()) == 0.0:
+            return torch.ones(len(gramian), dtype=torch.float64)
+        # Unit gradients, so that short ones are not taken for dependent ones by the pseudo-inverse.
+        cosines = gramian / (lengths[:, None] * lengths[None, :])
+        found = torch.linalg.pinv(cosines, hermitian=True) @ torch.ones_like(lengths) / lengths
+        return found * len(found) / found.abs().sum()
 
 
 class AlignedSettings(Strict):
