@@ -76,9 +76,17 @@ class MixtureSpec(Strict):
 
 
 class Balancing(Strict):
-    """`shares: rows` weighs a task by its rows in the step; `equal` gives every task the same weight."""
+    """How the tasks' losses become one update; see `mtl_nlp.balancing`.
 
+    `weighting` and `gradients` are a method's name, or a mapping with its `name` and settings. `shares: rows` weighs a task by its
+    rows in the step; `equal` gives every task the same weight. `cosine_steps`: how often gradient cosines are noted.
+    """
+
+    weighting: str | dict[str, Any] = "fixed"
+    gradients: str | dict[str, Any] = "none"
+    on: Literal["parameters", "representation"] = "parameters"
     shares: Literal["rows", "equal"] = "rows"
+    cosine_steps: int | None = Field(default=None, ge=1)
 
 
 class Budget(Strict):

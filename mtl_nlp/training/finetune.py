@@ -21,7 +21,9 @@ from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
 from ..schema import Source, read_yaml
 from .arguments import training_arguments
+from .balance import Balancer
 from .callbacks import summary
+from .chance import chance_losses
 from .embedding_gradient import keep_row_gradient
 from .evaluation import Scorer
 from .memory import keep_freed_memory
@@ -215,6 +217,10 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
         equal_shares=recipe.balancing.shares == "equal",
         dropout=dropout,
         stopping=recipe.stopping,
+        balancer=Balancer.from_recipe(
+            recipe.balancing, model, seed=recipe.seed, chance=lambda: chance_losses(prepared)
+        ),
+        cosine_steps=recipe.balancing.cosine_steps,
         save_extra=lambda folder: save_extra(folder, prepared),
         callbacks=extra,
     )
