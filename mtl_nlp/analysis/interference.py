@@ -188,10 +188,10 @@ def measure(trainer: MultiTaskTrainer, batches: Sequence[Sequence[dict[str, Any]
     model.eval()
     first, second = EncoderGradients(trainer), EncoderGradients(trainer)
     for batch in batches[0]:
-        first.add(batch, trainer._count([batch], trainer.args.device))
+        first.add(batch, trainer._count([batch]))
     losses: dict[str, float] = {}
     for batch in batches[1]:
-        losses |= second.add(batch, trainer._count([batch], trainer.args.device))
+        losses |= second.add(batch, trainer._count([batch]))
     there = [name for name in tasks if name in first.store.grads and name in second.store.grads]
     gramians = first.gramians(there)
     moves = {name: _lookahead(trainer, first, name) for name in there}
@@ -221,7 +221,7 @@ def _spread(table: Tensor, there: Sequence[str], tasks: Sequence[str]) -> list[l
     found = np.full((len(tasks), len(tasks)), np.nan)
     places = [tasks.index(name) for name in there]
     found[np.ix_(places, places)] = table.numpy()
-    return found.tolist()  # type: ignore[no-any-return]
+    return found.tolist()
 
 
 def _lookahead(trainer: MultiTaskTrainer, gradients: EncoderGradients, name: str) -> list[Tensor]:
@@ -255,7 +255,7 @@ def _losses_after(
         for parameter, move in zip(parameters, moves, strict=True):
             parameter.sub_(move)
         for batch in batches:
-            counts = trainer._count([batch], trainer.args.device)
+            counts = trainer._count([batch])
             means = trainer.task_means(trainer.multi, trainer._prepare_inputs(batch), counts)[1]
             found |= {name: float(mean) for name, mean in means.items()}
         for parameter, old in zip(parameters, kept, strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from ..balancing.settings import method_name
 from ..data.batching import Collator
 from ..data.mixture import Mixture
 from ..errors import Faults, UserError, fault
@@ -238,7 +239,9 @@ def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSou
     dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
     if not again:
         model.use_fast_paths(dropout)
-    if arguments.device.type == "cpu" and arguments.world_size == 1:
+    # Gradient methods and cosines take their gradients themselves, and dense.
+    ordinary = method_name(recipe.balancing.gradients) == "none" and recipe.balancing.cosine_steps is None
+    if arguments.device.type == "cpu" and arguments.world_size == 1 and ordinary:
         keep_row_gradient(model)
     return dropout
 
