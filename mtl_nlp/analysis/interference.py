@@ -178,7 +178,7 @@ class Probe(TrainerCallback):
             for half in range(2):
                 chosen = order[half * size : (half + 1) * size].tolist()
                 rows = trainer.train_dataset.__getitems__([Draw(corpus, i, 0) for i in chosen])  # type: ignore[union-attr]
-                found[half].append(trainer.data_collator(rows))  # type: ignore[misc]
+                found[half].append(trainer.data_collator(rows))
         return found
 
 
