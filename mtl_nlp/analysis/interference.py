@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ..balancing.rules import Setup, check_setup
+from ..balancing.task_gradients import inner
 from ..data.mixture import Draw
 from ..errors import fault
 from ..recipe import Balancing, Recipe, Stopping
@@ -178,7 +179,7 @@ class Probe(TrainerCallback):
             for half in range(2):
                 chosen = order[half * size : (half + 1) * size].tolist()
                 rows = trainer.train_dataset.__getitems__([Draw(corpus, i, 0) for i in chosen])  # type: ignore[union-attr]
-                found[half].append(trainer.data_collator(rows))  # type: ignore[misc]
+                found[half].append(trainer.data_collator(rows))
         return found
 
 
@@ -188,10 +189,10 @@ def measure(trainer: MultiTaskTrainer, batches: Sequence[Sequence[dict[str, Any]
     model.eval()
     first, second = EncoderGradients(trainer), EncoderGradients(trainer)
     for batch in batches[0]:
-        first.add(batch, trainer._count([batch], trainer.args.device))
+        first.add(batch, trainer._count([batch]))
     losses: dict[str, float] = {}
     for batch in batches[1]:
-        losses |= second.add(batch, trainer._count([batch], trainer.args.device))
+        losses |= second.add(batch, trainer._count([batch]))
     there = [name for name in tasks if name in first.store.grads and name in second.store.grads]
     gramians = first.gramians(there)
     moves = {name: _lookahead(trainer, first, name) for name in there}
@@ -221,7 +222,7 @@ def _spread(table: Tensor, there: Sequence[str], tasks: Sequence[str]) -> list[l
     found = np.full((len(tasks), len(tasks)), np.nan)
     places = [tasks.index(name) for name in there]
     found[np.ix_(places, places)] = table.numpy()
-    return found.tolist()  # type: ignore[no-any-return]
+    return found.tolist()
 
 
 def _lookahead(trainer: MultiTaskTrainer, gradients: EncoderGradients, name: str) -> list[Tensor]:
@@ -230,7 +231,7 @@ def _lookahead(trainer: MultiTaskTrainer, gradients: EncoderGradients, name: str
     moves, last = [], 0.0
     for parameter, grad in zip(gradients.store.parameters, gradients.store.grads[name], strict=True):
         state = states.get(parameter, {})
-        move = torch.zeros_like(parameter) if grad is None else grad.clone()
+        move = torch.zeros_like(parameter) if grad is None else grad.to_dense().clone()
         if "exp_avg_sq" in state:
             beta1, beta2 = trainer.optimizer.param_groups[0]["betas"]  # type: ignore[union-attr]
             steps = float(state["step"])
@@ -255,7 +256,7 @@ def _losses_after(
         for parameter, move in zip(parameters, moves, strict=True):
             parameter.sub_(move)
         for batch in batches:
-            counts = trainer._count([batch], trainer.args.device)
+            counts = trainer._count([batch])
             means = trainer.task_means(trainer.multi, trainer._prepare_inputs(batch), counts)[1]
             found |= {name: float(mean) for name, mean in means.items()}
         for parameter, old in zip(parameters, kept, strict=True):
@@ -268,7 +269,7 @@ def _inner(moves: Sequence[Tensor], grads: Sequence[Tensor | None], members: Seq
     for number in members:
         grad = grads[number]
         if grad is not None:
-            total += float(torch.dot(moves[number].flatten(), grad.flatten()))
+            total += float(inner(moves[number], grad))
     return total
 
 

@@ -24,7 +24,8 @@ from .arguments import training_arguments
 from .balance import Balancer
 from .callbacks import summary
 from .chance import chance_losses
-from .embedding_gradient import keep_row_gradient
+from .check_balancing import takes_task_gradients
+from .embedding_gradient import give_sparse_gradient, keep_row_gradient
 from .evaluation import Scorer
 from .memory import keep_freed_memory
 from .mixing import plan_lines
@@ -239,7 +240,7 @@ def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSou
     if not again:
         model.use_fast_paths(dropout)
     if arguments.device.type == "cpu" and arguments.world_size == 1:
-        keep_row_gradient(model)
+        give_sparse_gradient(model) if takes_task_gradients(recipe) else keep_row_gradient(model)
     return dropout
 
 
