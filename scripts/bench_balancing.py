@@ -2,10 +2,10 @@
 
     python scripts/bench_balancing.py DATA_ROOT [--rounds 12] [--precision fp32 bf16] [--methods …] [--output FILE]
 
-Three tasks (SST-2, BTC, SNIPS intent) on MiniLM, batches of 32, the recipe's own road with its fast paths. Each method has a trainer
-of its own that has warmed up; then the methods take turns, a step each, and the order of the turn changes from round to round, so
-that what else the machine does falls on all alike. Printed are medians, and their ratios to plain summing. Peak memory is measured in
-a process of its own for each method, in which nothing else was trained.
+Three tasks (SST-2, BTC, SNIPS intent) on MiniLM, batches of 32, the recipe's own road with its fast paths. Each method has a
+trainer of its own that has warmed up; then the methods take turns, a step each, and the order of the turn changes from round to
+round, so that what else the machine does falls on all alike. Printed are medians, and their ratios to plain summing. Peak memory
+is measured in a process of its own for each method, in which nothing else was trained.
 """
 
 from __future__ import annotations
