@@ -11,7 +11,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..balancing.settings import method_name
 from ..data.batching import Collator
 from ..data.mixture import Mixture
 from ..errors import Faults, UserError, fault
@@ -25,7 +24,8 @@ from .arguments import training_arguments
 from .balance import Balancer
 from .callbacks import summary
 from .chance import chance_losses
-from .embedding_gradient import keep_row_gradient
+from .check_balancing import takes_task_gradients
+from .embedding_gradient import give_sparse_gradient, keep_row_gradient
 from .evaluation import Scorer
 from .memory import keep_freed_memory
 from .mixing import plan_lines
@@ -239,10 +239,8 @@ def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSou
     dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
     if not again:
         model.use_fast_paths(dropout)
-    # Gradient methods and cosines take their gradients themselves, and dense.
-    ordinary = method_name(recipe.balancing.gradients) == "none" and recipe.balancing.cosine_steps is None
-    if arguments.device.type == "cpu" and arguments.world_size == 1 and ordinary:
-        keep_row_gradient(model)
+    if arguments.device.type == "cpu" and arguments.world_size == 1:
+        give_sparse_gradient(model) if takes_task_gradients(recipe) else keep_row_gradient(model)
     return dropout
 
 

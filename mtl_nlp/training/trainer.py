@@ -418,9 +418,7 @@ class MultiTaskTrainer(Trainer):
         step = self.state.global_step
         sizes = {name: len(split) for name, split in self.train_dataset.corpora.items()}  # type: ignore[union-attr]
         mixture = self.mixture.state_at(step).to_dict()
-        write_state(
-            folder, step=step, mixture=mixture, schedule=schedule, sizes=sizes, balancing=self.balancer.state()
-        )
+        write_state(folder, step=step, mixture=mixture, schedule=schedule, sizes=sizes, balancing=self.balancer.state())
 
     def _forget_old(self, run: Path) -> None:
         from transformers.trainer_utils import rotate_checkpoints
