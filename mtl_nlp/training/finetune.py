@@ -30,6 +30,7 @@ from .evaluation import Scorer
 from .memory import keep_freed_memory
 from .mixing import plan_lines
 from .prepare import Prepared, check_recipe, prepare
+from .sharding import check_processes, shard_layers, whole_state
 from .trainer import MultiTaskTrainer
 from .transfer import take_heads
 
@@ -85,6 +86,7 @@ def finetune(
     """
     made = as_recipe(recipe, datasets)
     check_recipe(made)
+    check_processes(made)
     folder = output_folder(made, resume=bool(resume))
     root = Path(data_root) if data_root is not None else None
     prepared = prepare(made, data_root=root, memory=datasets)
@@ -198,6 +200,7 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
     )
     take_heads(model, tasks)
     dropout = fast_paths(model, recipe, arguments)
+    shard_layers(arguments, model)
     evaluates = str(
         arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy
     )
@@ -230,12 +233,13 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
 def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSource | None:
     """Switch the fast paths on unless `performance: plain`; the source of dropout masks, if it is ours.
 
-    A layer that is computed a second time in the backward pass, or compiled, would draw other masks than in the forward pass.
+    A layer that is computed a second time in the backward pass, or compiled, would draw other masks than in the forward pass; a
+    sharded one gathers its parameters when it is called, which a path of our own does not do.
     """
     if recipe.performance == "plain":
         return None
     keep_freed_memory()
-    again = arguments.gradient_checkpointing or arguments.torch_compile
+    again = arguments.gradient_checkpointing or arguments.torch_compile or arguments.fsdp
     dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
     if not again:
         model.use_fast_paths(dropout)
@@ -279,9 +283,10 @@ def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, rep
         logger.info("validation: %s", summary(metrics, [task.name for task in prepared.tasks]))
     scores = by_task(metrics, [task.name for task in prepared.tasks])
     result = Result(folder, scores, metrics.get("eval_mean"), report)
+    state = whole_state(trainer.multi)
     if trainer.args.should_save:
         try:
-            write_model(folder, lambda path: _write_model(path, trainer, prepared, result))
+            write_model(folder, lambda path: _write_model(path, trainer, prepared, result, state))
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"{folder}: the model cannot be written: {error}; free some space, then --resume"
@@ -290,8 +295,10 @@ def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, rep
     return result
 
 
-def _write_model(folder: Path, trainer: MultiTaskTrainer, prepared: Prepared, result: Result) -> None:
-    trainer._save(str(folder))
+def _write_model(
+    folder: Path, trainer: MultiTaskTrainer, prepared: Prepared, result: Result, state: dict[str, Any] | None
+) -> None:
+    trainer._save(str(folder), state_dict=state)
     write_json(folder / METRICS, {"validation": result.metrics, "mean": result.mean, "run": result.report})
     card = model_card(prepared.recipe.encoder_spec.name, prepared.tasks, result.metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")
