@@ -222,7 +222,7 @@ def run_batch(
     batch["tasks"] = {name: rows for name, rows in batch["tasks"].items() if name in decoders}
     moved = {name: to_device(value, device) for name, value in batch.items()}
     # Parameters that are gathered under inference mode could not be trained on afterwards.
-    with torch.no_grad() if model.is_sharded else torch.inference_mode(), context():
+    with torch.no_grad() if getattr(model, "is_sharded", False) else torch.inference_mode(), context():
         logits = model(**moved).logits
     scores = {name: model.kinds[name].scores(logits[name]).cpu().numpy() for name in decoders if name in logits}
     return decode_all(decoders, scores, dict.fromkeys(scores, texts))
