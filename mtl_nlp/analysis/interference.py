@@ -28,6 +28,7 @@ from transformers import TrainerCallback
 from ..balancing.rules import Setup, check_setup
 from ..balancing.task_gradients import inner
 from ..data.mixture import Draw
+from ..data.strategies import find_strategy
 from ..errors import fault
 from ..recipe import Balancing, Recipe, Stopping
 from ..training.cosines import EncoderGradients, cosines
@@ -139,7 +140,11 @@ def short_run(recipe: Recipe, folder: str, steps: int) -> Recipe:
     }
     dropped = ("eval_steps", "save_steps", "metric_for_best_model", "eval_on_start")
     training = {key: value for key, value in recipe.training.items() if key not in dropped} | silent
-    changes = {"training": training, "stopping": Stopping(), "balancing": Balancing(), "output_dir": folder}
+    mixture = recipe.mixture
+    if "scores" in find_strategy(mixture.strategy).reads:  # there are no evaluations to learn from
+        mixture = mixture.model_copy(update={"strategy": "proportional", "reference": None})
+    changes = {"training": training, "mixture": mixture, "stopping": Stopping(), "balancing": Balancing()}
+    changes["output_dir"] = folder
     return recipe.model_copy(update=changes)
 
 
