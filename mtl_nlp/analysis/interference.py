@@ -241,7 +241,8 @@ def _lookahead(trainer: MultiTaskTrainer, gradients: EncoderGradients, name: str
             beta1, beta2 = trainer.optimizer.param_groups[0]["betas"]  # type: ignore[union-attr]
             steps = float(state["step"])
             scale = (state["exp_avg_sq"] / (1 - beta2**steps)).sqrt() + trainer.args.adam_epsilon
-            move = move / scale
+            # At most 1 a coordinate: embeddings that were never read have no v yet and would take up the whole step.
+            move = move / torch.maximum(scale, move.abs())
             last += float((state["exp_avg"] / (1 - beta1**steps) / scale).square().sum())
         else:
             last += float(move.square().sum())
