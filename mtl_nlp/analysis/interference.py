@@ -28,6 +28,7 @@ from transformers import TrainerCallback
 from ..balancing.rules import Setup, check_setup
 from ..balancing.task_gradients import inner
 from ..data.mixture import Draw
+from ..data.strategies import find_strategy
 from ..errors import fault
 from ..recipe import Balancing, Recipe, Stopping
 from ..training.cosines import EncoderGradients, cosines
@@ -139,7 +140,11 @@ def short_run(recipe: Recipe, folder: str, steps: int) -> Recipe:
     }
     dropped = ("eval_steps", "save_steps", "metric_for_best_model", "eval_on_start")
     training = {key: value for key, value in recipe.training.items() if key not in dropped} | silent
-    changes = {"training": training, "stopping": Stopping(), "balancing": Balancing(), "output_dir": folder}
+    mixture = recipe.mixture
+    if "scores" in find_strategy(mixture.strategy).reads:  # there are no evaluations to learn from
+        mixture = mixture.model_copy(update={"strategy": "proportional", "reference": None})
+    changes = {"training": training, "mixture": mixture, "stopping": Stopping(), "balancing": Balancing()}
+    changes["output_dir"] = folder
     return recipe.model_copy(update=changes)
 
 
@@ -236,7 +241,8 @@ def _lookahead(trainer: MultiTaskTrainer, gradients: EncoderGradients, name: str
             beta1, beta2 = trainer.optimizer.param_groups[0]["betas"]  # type: ignore[union-attr]
             steps = float(state["step"])
             scale = (state["exp_avg_sq"] / (1 - beta2**steps)).sqrt() + trainer.args.adam_epsilon
-            move = move / scale
+            # At most 1 a coordinate: embeddings that were never read have no v yet and would take up the whole step.
+            move = move / torch.maximum(scale, move.abs())
             last += float((state["exp_avg"] / (1 - beta1**steps) / scale).square().sum())
         else:
             last += float(move.square().sum())

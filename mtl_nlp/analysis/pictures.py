@@ -39,6 +39,8 @@ def draw(found: Interference, folder: Path) -> list[Path]:
     over_time = [[point.cosines["all"][i][j] for point in found.points] for i, j in pairs]
     steps = [str(point.step) for point in found.points]
     percent = 100 * np.array(found.affinity)
+    # What a task does for itself is far more than what it does for others, which is what the colours are for.
+    others = float(np.abs(percent[~np.eye(len(percent), dtype=bool)]).max()) or None
     return [
         heat_map(
             folder / "affinity.png",
@@ -46,6 +48,7 @@ def draw(found: Interference, folder: Path) -> list[Path]:
             (found.tasks, found.tasks),
             "A step on the row's task: how much the column's loss falls (%)",
             labels=("learned", "measured"),
+            limit=others,
         ),
         heat_map(
             folder / "affinity_by_layer.png",

@@ -56,7 +56,7 @@ def render(found: Interference) -> None:
 
     title = "Affinity: how much the column's loss falls when the row's task is learned, % (± standard error)"
     rows = [
-        [task, *(f"{100 * mean:+.2f} ± {100 * error:.2f}" for mean, error in zip(means, errors, strict=True))]
+        [task, *(f"{100 * mean:+.3f} ± {100 * error:.3f}" for mean, error in zip(means, errors, strict=True))]
         for task, means, errors in zip(found.tasks, found.affinity, found.error, strict=True)
     ]
     show.table(title, ["learned", *found.tasks], rows)
@@ -64,7 +64,7 @@ def render(found: Interference) -> None:
     lines = []
     for pair in found.advice.pairs:
         i, j = (numbers[task] for task in pair.tasks)
-        affinity = f"{100 * pair.affinity:+.2f} ± {100 * pair.error:.2f}"
+        affinity = f"{100 * pair.affinity:+.3f} ± {100 * pair.error:.3f}"
         shared = "nothing" if pair.share_until is None else f"up to {pair.share_until}"
         shared = "all" if pair.share_until == found.groups[-1] else shared
         lines.append([" · ".join(pair.tasks), affinity, f"{found.cosines['all'][i][j]:+.3f}", pair.verdict, shared])

@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel
 
 import mtl_nlp
+from mtl_nlp.balancing import AGGREGATORS, WEIGHTINGS
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
 from mtl_nlp.data.strategies import STRATEGIES
@@ -108,6 +109,21 @@ def test_the_strategies_are_named() -> None:
     assert sorted(code(meaning)) == STRATEGIES.names()
     choosing = ROOT / "docs" / "how-to" / "choose-a-mixture.md"
     assert sorted(keys(choosing, "What the strategies do")) == STRATEGIES.names()
+
+
+def test_the_balancing_methods_and_their_settings_are_those_of_the_code() -> None:
+    rows = keys(RECIPE, "balancing")
+    named = {"weighting": WEIGHTINGS, "gradients": AGGREGATORS}
+    shown = table(section(RECIPE, "Settings of methods"))
+    found = [(code(row[0])[0], code(row[1])[0], code(row[-1])[0]) for row in shown]
+    expected = []
+    for key, registry in named.items():
+        names = [name for name in registry.names() if "test" not in name]
+        assert set(names) <= set(code(rows[key][0]))
+        for name in names:
+            fields = registry.get(name).Settings.model_fields
+            expected += [(name, setting, str(field.default)) for setting, field in fields.items()]
+    assert sorted(found) == sorted(expected)
 
 
 def test_training_arguments_are_those_of_the_code() -> None:

@@ -65,7 +65,12 @@ def test_methods_change_the_run(place: Path, plain: dict[str, Tensor], name: str
     assert gap(run(place, fast.get(name, METHODS[name])), plain) > 1e-5
 
 
-@pytest.mark.parametrize("name", METHODS)
+QUICK = ("uncertainty", "gradnorm", "famo", "dwa", "pcgrad", "nash_mtl", "uncertainty+upgrad")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_eight_micro_batches_of_one_are_one_of_eight(place: Path, name: str) -> None:
     one = run(place, METHODS[name])
     eight = run(place, METHODS[name], gradient_accumulation_steps=8)
@@ -96,17 +101,21 @@ def test_learned_weights_stand_in_the_last_group_and_outside_of_the_model(place:
 
 
 def test_cosines_leave_the_run_as_it_is_and_are_written(place: Path, plain: dict[str, Tensor], tmp_path: Path) -> None:
-    trainer = trained(place / "encoder", place / "data", tmp_path, {"cosine_steps": 2})
+    trainer = trained(place / "encoder", place / "data", tmp_path, {"cosine_steps": 1})
     assert all(torch.equal(plain[name], value) for name, value in trainer.multi.state_dict().items())
     found = json.loads((tmp_path / "gradient_cosines.json").read_text())
     assert found["groups"] == ["embeddings", "layer 0", "layer 1"]
-    assert [note["step"] for note in found["notes"]] == [0, 2]
+    # Every step that held two tasks or more.
+    assert len(found["notes"]) >= 2
+    assert {note["step"] for note in found["notes"]} <= {0, 1, 2, 3}
     for note in found["notes"]:
         for table in [note["all"], *note["groups"].values()]:
             assert [row[i] for i, row in enumerate(table)] == pytest.approx([1.0] * len(table))
             assert all(table[i][j] == table[j][i] for i in range(len(table)) for j in range(len(table)))
+    note = next(note for note in found["notes"] if {"word", "people"} <= set(note["tasks"]))
+    i, j = (note["tasks"].index(name) for name in ("word", "people"))
     logged = [line for line in trainer.state.log_history if "cosine_word_people" in line]
-    assert logged[0]["cosine_word_people"] == pytest.approx(found["notes"][0]["all"][1][2])
+    assert logged[0]["cosine_word_people"] == pytest.approx(note["all"][i][j])
 
 
 def test_a_batch_is_split_where_tasks_share_no_row() -> None:
