@@ -24,6 +24,7 @@ from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED
 from ..schema import read_yaml
 from ..task import Task
+from .aligned import align_weights
 from .calibration import Calibration, fold_into
 from .checkpoint import check_folder, load_model, load_tokenizer, sync_folder
 from .task_card import PIPELINES, Measured, task_card
@@ -198,6 +199,7 @@ def _write(model: MultiTaskModel, kind: VanillaHead, tokenizer: Any, folder: Pat
         result.left = [part for part in calibration.parts if part not in result.folded]
         expected = vanilla_logits(plain, kind, batch)
     plain.save_pretrained(folder)
+    align_weights(folder)
     tokenizer.save_pretrained(folder)
     again = cls.from_pretrained(  # type: ignore[attr-defined]
         folder, dtype=torch.float32, attn_implementation="eager", use_safetensors=True
