@@ -1,8 +1,8 @@
 """Weight files whose tensors begin where memory is aligned.
 
-Loading maps the file, and a product of few rows adds up in another order where its weights do not begin at a multiple of 64 bytes: a
-loaded one-output head then differs from the saved one in its last bit. The format asks for no order of tensors, so those
-that keep the alignment come first.
+Loading maps the file, and a product of few rows adds up in another order where its weights do not begin at a multiple of 64
+bytes: a loaded one-output head then differs from the saved one in its last bit. The format asks for no order of tensors, so
+those that keep the alignment come first.
 """
 
 from __future__ import annotations

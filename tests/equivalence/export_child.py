@@ -12,9 +12,9 @@ from typing import Any
 if __name__ == "__main__":
     sys.modules["mtl_nlp"] = None  # type: ignore[assignment]
 
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
 
 TEXTS = ["anna is in london", "the staff was very good and the food great", "late", "where is my parcel ?"]
 PIPELINES = {"SequenceClassification": "text-classification", "TokenClassification": "token-classification"}

@@ -67,7 +67,7 @@ def test_the_predictor_gives_the_checkpoints_answers(checkpoint: Path, graph: Pa
     assert (theirs.max_length, theirs.stride) == (ours.max_length, ours.stride) == (48, 4)
     for options in ({}, {"scores": True, "batch_size": 2}, {"words": "whitespace"}):
         close(theirs(ROWS, **options), ours(ROWS, **options))
-    assert theirs.decoded(ROWS[:2]) == ours.decoded(ROWS[:2])
+    close(theirs.decoded(ROWS[:2]), ours.decoded(ROWS[:2]))
 
 
 def test_the_graph_explains_itself(graph: Path) -> None:
