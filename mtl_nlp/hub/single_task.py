@@ -231,7 +231,7 @@ def checkpoint_logits(model: MultiTaskModel, kind: VanillaHead, batch: Mapping[s
     """Our logits of one task for a whole batch, by eager attention; choices are taken as one text's."""
     count = len(batch["input_ids"])
     rows = {"rows": torch.arange(count), "width": torch.tensor(batch["input_ids"].shape[1])}
-    if kind.task.kind.annotation == "choice":
+    if kind.task.kind.input in ("choices", "candidates"):
         rows["sizes"] = torch.tensor([count])
     before = model.encoder.config._attn_implementation
     if before != "eager":
@@ -249,7 +249,9 @@ def vanilla_logits(plain: Any, kind: VanillaHead, batch: Mapping[str, Tensor]) -
     fed = {name: value[None] if annotation == "choice" else value for name, value in batch.items()}
     with torch.inference_mode():
         output = plain(**fed)
-    return torch.stack([output.start_logits, output.end_logits], -1) if annotation == "answer" else output.logits
+    if annotation == "answer":
+        return torch.stack([output.start_logits, output.end_logits], -1)
+    return output.logits.view(1, -1) if annotation == "relevance" else output.logits
 
 
 def _compare(expected: Tensor, found: Tensor, task: str, tolerance: float) -> None:
