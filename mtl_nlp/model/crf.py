@@ -44,7 +44,7 @@ class ChainTagger(nn.Module):
         """[b, T, H] hidden states → packed logits [b, K + 2 + T, K], float32."""
         emissions = self.emitter(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds).logits
         chain = torch.cat([self.transitions, self.start[None], self.end[None]]).float()
-        return torch.cat([chain.expand(len(emissions), -1, -1), emissions.float()], 1)
+        return torch.cat([chain.expand(emissions.shape[0], -1, -1), emissions.float()], 1)
 
 
 class TokenClassificationCRF(Head):
