@@ -21,6 +21,7 @@ from ..errors import UserError, fault, listed
 from ..model.config import FORMAT_VERSION
 from ..model.encoder import checked_tokenizer
 from ..model.multitask import MultiTaskModel
+from .aligned import align_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -119,6 +120,7 @@ def write_model(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write(temporary)
+    align_weights(temporary)
     write_checksums(temporary)
     sync_folder(temporary)
     (folder / CHECKSUMS).unlink(missing_ok=True)

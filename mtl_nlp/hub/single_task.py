@@ -24,6 +24,7 @@ from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED
 from ..schema import read_yaml
 from ..task import Task
+from .aligned import align_weights
 from .calibration import Calibration, fold_into
 from .checkpoint import check_folder, load_model, load_tokenizer, sync_folder
 from .task_card import PIPELINES, Measured, task_card
@@ -198,6 +199,7 @@ def _write(model: MultiTaskModel, kind: VanillaHead, tokenizer: Any, folder: Pat
         result.left = [part for part in calibration.parts if part not in result.folded]
         expected = vanilla_logits(plain, kind, batch)
     plain.save_pretrained(folder)
+    align_weights(folder)
     tokenizer.save_pretrained(folder)
     again = cls.from_pretrained(  # type: ignore[attr-defined]
         folder, dtype=torch.float32, attn_implementation="eager", use_safetensors=True
@@ -229,7 +231,7 @@ def checkpoint_logits(model: MultiTaskModel, kind: VanillaHead, batch: Mapping[s
     """Our logits of one task for a whole batch, by eager attention; choices are taken as one text's."""
     count = len(batch["input_ids"])
     rows = {"rows": torch.arange(count), "width": torch.tensor(batch["input_ids"].shape[1])}
-    if kind.task.kind.annotation == "choice":
+    if kind.task.kind.input in ("choices", "candidates"):
         rows["sizes"] = torch.tensor([count])
     before = model.encoder.config._attn_implementation
     if before != "eager":
@@ -247,7 +249,9 @@ def vanilla_logits(plain: Any, kind: VanillaHead, batch: Mapping[str, Tensor]) -
     fed = {name: value[None] if annotation == "choice" else value for name, value in batch.items()}
     with torch.inference_mode():
         output = plain(**fed)
-    return torch.stack([output.start_logits, output.end_logits], -1) if annotation == "answer" else output.logits
+    if annotation == "answer":
+        return torch.stack([output.start_logits, output.end_logits], -1)
+    return output.logits.view(1, -1) if annotation == "relevance" else output.logits
 
 
 def _compare(expected: Tensor, found: Tensor, task: str, tolerance: float) -> None:

@@ -27,6 +27,7 @@ SAID = {
     "tags": "tags of words; only a word's first token was trained, so `aggregation_strategy` has to be `first`",
     "answer": "the first and last token of the answer in the context",
     "choice": "a score for each choice; the highest is the answer",
+    "relevance": "a score for a query and a candidate, read as a pair; the best candidate has the highest",
     "none": "the masked tokens of a text",
 }
 
@@ -84,11 +85,13 @@ def _usage(task: Task, export: Export) -> list[str]:
             "```",
         ]
     options = {"tags": ', aggregation_strategy="first"', "labels": ", top_k=None"}.get(task.kind.annotation, "")
-    if task.kind.annotation == "value":
+    if task.kind.annotation in ("value", "relevance"):
         options = ', function_to_apply="none"'
     text = '"a text"'
     if export.pipeline == "fill-mask":
         text = 'f"a {pipe.tokenizer.mask_token}"'
+    elif task.kind.annotation == "relevance":
+        text = '{"text": "a query", "text_pair": "a candidate"}'
     elif "pair" in task.data.columns.roles():
         text = '{"text": "a text", "text_pair": "another"}'
     return [

@@ -115,6 +115,11 @@ class OnnxModel:
         encoder = SimpleNamespace(model_type=self.info.encoder, max_position_embeddings=self.info.max_length)
         self.config = SimpleNamespace(tasks=self.info.tasks, encoder_config=encoder)
 
+    is_sharded = False
+
+    def use_fast_paths(self) -> None:
+        """Nothing: a graph has its own paths."""
+
     def to(self, device: Any) -> OnnxModel:
         """Itself: onnxruntime decides where it runs."""
         return self
@@ -148,10 +153,14 @@ class OnnxModel:
     def _of_task(self, name: str, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """The task's rows of the whole batch's logits, cut to their longest; choices gathered to their texts."""
         chosen = logits[rows["rows"].cpu()]
-        annotation = self.kinds[name].task.kind.annotation
-        if annotation == "choice":
+        kind = self.kinds[name].task.kind
+        if kind.input in ("choices", "candidates"):
             return padded_choices(chosen, rows["sizes"].cpu())
-        return chosen[:, : int(rows["width"])] if annotation in ON_TOKENS and "width" in rows else chosen
+        if kind.annotation not in ON_TOKENS or "width" not in rows:
+            return chosen
+        # A chain's transitions, start and end stand before its tokens.
+        before = self.kinds[name].outputs + 2 if kind.chain else 0
+        return chosen[:, : before + int(rows["width"])]
 
 
 def _session(runtime: Any, path: Path, device: torch.device, threads: int | None) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import UserError, closest, fault, listed
 from ..hub.checkpoint import CHECKSUMS, check_folder, load_model, load_tokenizer, sync_folder, write_json
 from ..hub.single_task import check_destination, row_length, sample
+from ..model.heads import VanillaHead
 from ..model.multitask import MultiTaskModel
 from ..task import Task
 from .onnx import GRAPH, KEY, GraphInfo, OnnxModel, digest
@@ -71,6 +72,8 @@ class _Graph(nn.Module):
             return head(input_ids=ids[:, None], attention_mask=mask[:, None], inputs_embeds=hidden[:, None]).logits[
                 :, 0
             ]
+        if isinstance(kind, VanillaHead) and kind.task.kind.annotation == "relevance":
+            return kind.run(head, hidden, mask, ids).logits[:, 0]
         return kind.logits(head, hidden, mask, ids, {})
 
 

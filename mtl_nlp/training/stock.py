@@ -82,14 +82,20 @@ class BothDecodings:
         return self._prepared[task]
 
     def _read(self, task: str) -> Prepared:
-        recipe = self._recipe(task)
-        return prepare(
-            recipe,
-            data_root=self.data_root,
-            splits=("train", "validation"),
-            tokenizer=self.tokenizer,
-            need_train=False,
-        )
+        # A run that read local copies has their places in its recipe, which may still hold.
+        first = UserError("")
+        for root in dict.fromkeys([self.data_root, None]):
+            try:
+                return prepare(
+                    self._recipe(task),
+                    data_root=root,
+                    splits=("train", "validation"),
+                    tokenizer=self.tokenizer,
+                    need_train=False,
+                )
+            except UserError as error:
+                first = error if root == self.data_root else first
+        raise first
 
     def _recipe(self, task: str) -> Recipe:
         """The checkpoint's recipe with this task alone, its labels the checkpoint's."""

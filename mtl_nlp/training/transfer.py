@@ -86,7 +86,9 @@ def _fault(task: Task, found: str, allowed: str = "", cure: str = "") -> FaultyI
 
 def _outputs(task: Task) -> list[str]:
     head = make_head(task)
-    return head.label_names if isinstance(head, VanillaHead) else list(task.labels or ())
+    if isinstance(head, VanillaHead):
+        return head.label_names
+    return tag_names(task.labels or [], task.tag_scheme) if task.kind.annotation == "tags" else list(task.labels or ())
 
 
 def _task_of(config: MultiTaskConfig, task: Task, wanted: str) -> Task:

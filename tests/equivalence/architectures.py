@@ -56,3 +56,29 @@ def configs() -> dict[str, Any]:
         ),
         "ernie": t.ErnieConfig(**SMALL, **OFF, **common),
     }
+
+
+def more_configs() -> dict[str, Any]:
+    """Further ones that checkpoints and exports are tried on."""
+    import transformers as t
+
+    common = {"vocab_size": VOCABULARY, "pad_token_id": 0, "max_position_embeddings": 64}
+    return configs() | {
+        # DeBERTa-v3 is the second version with other settings.
+        "deberta-v3": t.DebertaV2Config(
+            **SMALL,
+            **OFF,
+            **common,
+            pooler_dropout=0.0,
+            relative_attention=True,
+            pos_att_type=["p2c", "c2p"],
+            position_buckets=16,
+            share_att_key=True,
+            norm_rel_ebd="layer_norm",
+            position_biased_input=False,
+            type_vocab_size=0,
+        ),
+        "eurobert": t.EuroBertConfig(
+            **SMALL, **common, num_key_value_heads=2, head_dim=16, bos_token_id=1, eos_token_id=2, mask_token_id=4
+        ),
+    }
