@@ -60,7 +60,12 @@ def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
             stack.append(node[key])
 
 
-DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {"flip": flip, "cut": cut, "grow": grown, "mutate": mutated}
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "flip": flip,
+    "cut": cut,
+    "grow": grown,
+    "mutate": mutated,
+}
 
 
 def damage(file: Path, content: bytes, random: random.Random) -> str:

@@ -1,8 +1,8 @@
 """A process that uses the Hub: runs the steps on its stdin and prints what each gave, as JSON.
 
 A step is `{"run": [argv…], "token": …}`, a command of the command line in this process, or `{"python": "…"}`, code that may leave
-its answer in `result`. (The Hub's client reads its settings at import, so this cannot run inside pytest; and starting Python for each
-command would take most of the time.)
+its answer in `result`. (The Hub's client reads its settings at import, so this cannot run inside pytest; and starting Python
+for each command would take most of the time.)
 """
 
 from __future__ import annotations

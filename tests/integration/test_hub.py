@@ -67,8 +67,16 @@ def checkpoint(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     recipe = {
         "encoder": str(tiny_encoder),
         "tasks": [
-            {"name": "sent", "head": "sequence_classification", "data": {"columns": {"text": "text", "label": "label"}}},
-            {"name": "ner", "head": "token_classification", "data": {"columns": {"tokens": "tokens", "labels": "labels"}}},
+            {
+                "name": "sent",
+                "head": "sequence_classification",
+                "data": {"columns": {"text": "text", "label": "label"}},
+            },
+            {
+                "name": "ner",
+                "head": "token_classification",
+                "data": {"columns": {"tokens": "tokens", "labels": "labels"}},
+            },
         ],
         "mixture": {"batch": 8},
         "training": {"max_steps": 2, "learning_rate": 1e-2, "save_strategy": "no", "eval_strategy": "no"},
@@ -140,14 +148,22 @@ def test_push_and_load_by_name_and_revision(checkpoint: Path, hub: HubServer, tm
     assert json.loads(succeeded(predicted))["predictions"]["sent"]["label"] in ("positive", "negative")
     assert json.loads(succeeded(scored))["mean"] is not None
     succeeded(edit), succeeded(second), succeeded(old)
-    assert repo.log() == ["Upload sent, ner (mtl-nlp)", "Upload README.md with huggingface_hub", "the first", "initial commit"]
+    assert repo.log() == [
+        "Upload sent, ner (mtl-nlp)",
+        "Upload README.md with huggingface_hub",
+        "the first",
+        "initial commit",
+    ]
     assert set(repo.files()) == MODEL
     card = repo.files()["README.md"].decode()
     assert "Written by Anna.\n\n## Limits" in card
     assert "license: mit" in card
     assert 'Predictor.from_pretrained("anna/two")' in card
     assert unknown["code"] == 2
-    assert 'anna/two@nothing: no such folder, and as a name on the Hub: the repository has no revision "nothing"' in unknown["err"]
+    assert (
+        'anna/two@nothing: no such folder, and as a name on the Hub: the repository has no revision "nothing"'
+        in unknown["err"]
+    )
 
 
 def test_private_repositories_branches_and_refusals(checkpoint: Path, hub: HubServer, tmp_path: Path) -> None:
@@ -227,7 +243,9 @@ def test_a_push_that_is_broken_off_leaves_the_earlier_revision(
     else:
         # The request had come whole; the Hub takes it or leaves it, but never a part.
         hub.release.set()
-        assert repo.files() == earlier or repo.files()["model.safetensors"] == (changed / "model.safetensors").read_bytes()
+        assert (
+            repo.files() == earlier or repo.files()["model.safetensors"] == (changed / "model.safetensors").read_bytes()
+        )
 
 
 def _double_weights(folder: Path) -> None:
@@ -243,7 +261,6 @@ from datasets import Dataset, DatasetDict
 rows = {rows!r}
 DatasetDict({{split: Dataset.from_list(rows) for split in ("train", "validation")}}).push_to_hub("anna/films", private=True)
 """
-
 
 
 def test_a_pushed_data_set_feeds_a_task_and_a_run_goes_on_from_the_hub(
@@ -310,7 +327,9 @@ def test_a_pushed_data_set_feeds_a_task_and_a_run_goes_on_from_the_hub(
     assert not any(name.endswith((".pt", ".pth")) for name in half_files if "/" not in name)
     assert json.loads(half_files["last-checkpoint/trainer_state.json"])["global_step"] in (2, 4)
     succeeded(resumed)
-    assert (tmp_path / "ours" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (tmp_path / "ours" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
     assert nothing["code"] == 2
     assert "anna/films-none" in nothing["err"]
 
