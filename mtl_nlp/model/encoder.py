@@ -16,14 +16,13 @@ from ..recipe import DEFAULT_ENCODER, EncoderSpec
 logger = logging.getLogger("mtl_nlp")
 
 OURS = "mtl_nlp"
-# Why an architecture does not fit (tried with transformers 5.23).
+# Why an architecture does not fit (the first five tried with transformers 5.23).
 _MEMORY = "its heads ask the base model for more than hidden states"
 REFUSED = {
     "xlnet": f"{_MEMORY} (memories)",
-    "transfo-xl": f"{_MEMORY} (memories)",
     "longformer": f"{_MEMORY} (global attentions)",
-    "big_bird": "its pooler's activation stands elsewhere, and its attention pads rows by itself",
-    "funnel": "its output is shorter than its input",
+    "big_bird": "its pooler keeps its activation elsewhere",
+    "funnel": "its heads stand on different base models",
     "squeezebert": "its heads call the base model's own pooler",
     "fnet": "it has no attention mask, so padding changes its answers",
     "reformer": "its rows must have one of a few lengths",
