@@ -12,7 +12,7 @@ from mtl_nlp.hub.card import card_text, write_card
 from mtl_nlp.hub.facts import Facts, TaskFacts, facts_of
 from tests.tiny_checkpoint import build_checkpoint
 
-GOLDEN = Path(__file__).with_name("card.golden.md")
+GOLDEN = Path(__file__).with_name("card.golden.txt")
 FACTS = Facts(
     encoder="sentence-transformers/all-MiniLM-L6-v2",
     encoder_on_hub=True,
