@@ -217,7 +217,7 @@ def test_private_repositories_branches_and_refusals(checkpoint: Path, hub: HubSe
     assert "model.safetensors" not in hub.repos.get(("models", "anna/broken"), hub.repo("anna/public")).files()
 
 
-@pytest.mark.parametrize("moment", ["PUT", "commit"])
+@pytest.mark.parametrize("moment", ["PUT", pytest.param("commit", marks=pytest.mark.slow)])
 def test_a_push_that_is_broken_off_leaves_the_earlier_revision(
     moment: str, checkpoint: Path, hub: HubServer, tmp_path: Path
 ) -> None:
@@ -334,6 +334,7 @@ def test_a_pushed_data_set_feeds_a_task_and_a_run_goes_on_from_the_hub(
     assert "anna/films-none" in nothing["err"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mtl_nlp.hub.single_task") is None, reason="the exporter is not there")
 def test_tasks_are_pushed_as_plain_models(checkpoint: Path, hub: HubServer, tmp_path: Path) -> None:
     code = (
