@@ -1,7 +1,8 @@
 """mtl-nlp: one encoder, many NLP tasks.
 
 `finetune` trains from a recipe, `Predictor` annotates; the other names are the parts that they are made of. Everything is
-loaded when it is first asked for, so importing the package is quick.
+loaded when it is first asked for, so importing the package is quick. Once it is imported, transformers' `AutoModel` and
+`AutoConfig` load our checkpoints too.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .lazy import watch
+from .version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _WHERE = {
     "finetune": "training.finetune",

@@ -289,6 +289,7 @@ def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
     source_over = over["data"].get("source") if isinstance(over.get("data"), dict) else None
     if isinstance(source_over, str) and is_local(source_over, base) and isinstance(data.get("data"), dict):
         data = {**data, "data": {key: value for key, value in data["data"].items() if key not in OF_SOURCE}}
+        data = {key: value for key, value in data.items() if key not in ("licence", "language")}  # of the other source
     lines = own.overlaid(source.below(*prefix))
     # A source written in the recipe is relative to the recipe, one in the task file to that file.
     return make_task(merged(with_name(data, path), over), lines, path.parent if source_over is None else base)

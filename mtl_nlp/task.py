@@ -6,6 +6,7 @@ the files that ship. Nothing here reads data or imports torch. The next step on 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,8 @@ Scheme = Literal["iob2", "iob1", "bioes", "none"]
 Words = Literal["given", "whitespace", "pretokenizer"]
 SPLITS = ("train", "validation", "test")
 SHIPPED = "shipped_tasks"
+MAX_LABEL = 1000  # characters
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 MISSING: tuple[str | int | float, ...] = (-1, "")
 
 
@@ -119,6 +122,8 @@ class Task(Strict):
     consistent_with: Name | Consistency | None = None
     auxiliary: bool = False
     mask_probability: float = Field(default=0.15, gt=0.0, lt=1.0)
+    licence: str | None = None
+    language: str | None = None
 
     _source: Source = PrivateAttr(default_factory=Source)
     _base: Path = PrivateAttr(default_factory=Path)
@@ -213,6 +218,9 @@ def _label_faults(task: Task, kind: HeadKind) -> Iterable[str]:
     doubled = sorted({label for label in labels if labels.count(label) > 1})
     if doubled:
         yield f"labels has {listed(doubled)} more than once: list each label once"
+    unreadable = [label for label in labels if not is_readable(label)]
+    if unreadable:
+        yield f"labels has control characters in {listed(repr(label)[:80] for label in unreadable)}: rename them"
     if any(not label for label in labels):
         yield "labels has an empty name: give every label a name"
     if kind.annotation == "label" and len(labels) < 2:
@@ -226,6 +234,13 @@ def _label_faults(task: Task, kind: HeadKind) -> Iterable[str]:
                 f"labels has the tags {listed(tagged)}; with scheme {task.tag_scheme} it lists entity types (PER, LOC), "
                 "without O and prefixes: write the types, or scheme: none"
             )
+
+
+def is_readable(label: str) -> bool:
+    """Whether a label is free of control characters and of those that turn the direction of writing."""
+    return len(label) <= MAX_LABEL and not any(
+        unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in TURNING for char in label
+    )
 
 
 def column_faults(roles: set[str], kind: HeadKind) -> Iterable[str]:

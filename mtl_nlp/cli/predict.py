@@ -25,7 +25,7 @@ PERIOD = 15.0
 
 @app.command()
 def predict(
-    checkpoint: Annotated[str, typer.Argument(help="A folder that `train` wrote.")],
+    checkpoint: Annotated[str, typer.Argument(help="A folder that `train` wrote, or OWNER/NAME[@REVISION].")],
     file: Annotated[
         str | None, typer.Argument(help="Input, `-` for a pipe: one text a line, JSONL, CSV, TSV, CoNLL.")
     ] = None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .app import app, quieten_loading
 
@@ -17,14 +18,34 @@ DataRoot = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
-@app.command()
+class TrainCommand(TyperCommand):
+    """`--resume` with or without a value: a checkpoint is never a file, so a recipe that follows is not taken for one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--resume WHERE` and `--resume=WHERE` are `--resume-from WHERE`."""
+        made: list[str] = []
+        for i, arg in enumerate(args):
+            following = args[i + 1] if i + 1 < len(args) else "-"
+            file = following.endswith((".yaml", ".yml")) or Path(following).is_file()
+            if arg == "--resume" and not following.startswith("-") and not file:
+                made.append("--resume-from")
+            else:
+                made.append(arg.replace("--resume=", "--resume-from=", 1) if arg.startswith("--resume=") else arg)
+        return super().parse_args(ctx, made)
+
+
+@app.command(cls=TrainCommand)
 def train(
     recipe: Recipe,
     sets: Sets = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
-    resume_from: Annotated[Path | None, typer.Option(help="Go on from this checkpoint.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest complete checkpoint, or from the one that follows.")
+    ] = False,
+    resume_from: Annotated[str | None, typer.Option(help="Go on from this folder, or OWNER/NAME on the Hub.")] = None,
     data_root: DataRoot = None,
     output: Annotated[str | None, typer.Option(help="The run's folder, in place of `output_dir`.")] = None,
+    push: Annotated[str | None, typer.Option(help="Publish the model as OWNER/NAME on the Hub.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     json: AsJson = False,
 ) -> None:
     """Train one encoder on all tasks of a recipe."""
@@ -35,19 +56,27 @@ def train(
     from . import show
 
     quieten_loading()
-    result = finetune(loaded, data_root=data_root, resume=resume_from or resume)
+    result = finetune(loaded, data_root=data_root, resume=resume_from or resume, push=push, private=private)
     if json:
         show.as_json(
-            {"folder": str(result.folder), "validation": result.metrics, "mean": result.mean, "run": result.report}
+            {
+                "folder": str(result.folder),
+                "validation": result.metrics,
+                "mean": result.mean,
+                "run": result.report,
+                "pushed": result.pushed,
+            }
         )
         return
     show.scores("Validation", result.metrics, result.mean)
     typer.echo(f"checkpoint: {result.folder}")
+    if result.pushed is not None:
+        typer.echo(f"published: {result.pushed}")
 
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A folder that `train` wrote.")],
+    checkpoint: Annotated[str, typer.Argument(help="A folder that `train` wrote, or OWNER/NAME[@REVISION].")],
     recipe: Annotated[
         str | None, typer.Argument(help="A recipe that says where the data is; the checkpoint's own if absent.")
     ] = None,

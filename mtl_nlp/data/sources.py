@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Faults, FaultyInput, UserError, fault, listed
 from ..recipe import Recipe
 from ..sharing import joined_labels
-from ..task import SPLITS, Task
+from ..task import SPLITS, Task, is_readable
 from .annotations import AnnotationCounts, label_order
 from .consistency import settle_types
 from .places import Place, located, place_of
@@ -208,6 +208,12 @@ def _with_labels(task: Task, read: Mapping[str, SplitRows], faults: Faults) -> T
     except ValueError as error:
         faults.add(str(error), where=task.where, key=f"{task.name}.labels")
         labels = task.labels
+    for label in labels or ():
+        if not is_readable(label):
+            cure = "clean the column; a checkpoint with such a name is not loaded"
+            faults.add(
+                f"label {label[:80]!r} has control characters", where=task.where, key=f"{task.name}.labels", cure=cure
+            )
     final = task.model_copy(update={"labels": labels})
     final.placed(task._source, task.base)
     return final

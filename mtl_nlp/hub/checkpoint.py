@@ -6,8 +6,6 @@ A model folder holds `config.json`, `model.safetensors`, the tokenizer, `recipe.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -20,15 +18,45 @@ from torch import nn
 from ..errors import UserError, fault, listed
 from ..model.config import FORMAT_VERSION
 from ..model.encoder import checked_tokenizer
+from ..model.files import (
+    CARD,
+    CHECKSUMS,
+    CONFIG,
+    INDEX,
+    METRICS,
+    STATE,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    forbid_code,
+    read_json,
+    write_checksums,
+    write_json,
+)
+from ..model.loading import check_folder, check_weights, newest_checkpoint
 from ..model.multitask import MultiTaskModel
 from .aligned import align_weights
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-CHECKSUMS = "checksums.json"
-METRICS = "metrics.json"
-STATE = "mtl_state.json"
+__all__ = [
+    "CARD",
+    "CHECKSUMS",
+    "CONFIG",
+    "INDEX",
+    "METRICS",
+    "STATE",
+    "WEIGHTS",
+    "check_folder",
+    "check_weights",
+    "load_model",
+    "load_tokenizer",
+    "load_weights",
+    "newest_checkpoint",
+    "read_state",
+    "sync_folder",
+    "write_checksums",
+    "write_json",
+    "write_model",
+    "write_state",
+]
 
 
 def sync_folder(folder: Path, *, deep: bool = True) -> None:
@@ -47,13 +75,6 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """JSON, indented, by way of a temporary file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def write_state(
@@ -78,8 +99,8 @@ def read_state(folder: Path) -> dict[str, Any]:
         UserError: missing, not JSON, or of another version.
     """
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        state = read_json(folder / STATE)
+    except UserError as error:
         raise fault(
             f"{STATE} cannot be read: {error}", where=str(folder), cure="resume from another checkpoint"
         ) from error
@@ -88,26 +109,6 @@ def read_state(folder: Path) -> dict[str, Any]:
             "written by another version of mtl-nlp", where=str(folder / STATE), allowed=f"version {FORMAT_VERSION}"
         )
     return state
-
-
-def newest_checkpoint(run: Path) -> Path | None:
-    """The complete `checkpoint-N` with the highest N, None if there is none."""
-    found = [path for path in run.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    whole = [path for path in found if (path / STATE).is_file() and (path / "trainer_state.json").is_file()]
-    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-
-
-def write_checksums(folder: Path) -> None:
-    """`checksums.json`: the SHA-256 of every weight file."""
-    write_json(folder / CHECKSUMS, {path.name: _sha256(path) for path in sorted(folder.glob("*.safetensors"))})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        digest = hashlib.sha256()
-        while chunk := handle.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def write_model(folder: Path, write: Callable[[Path], None]) -> None:
@@ -124,6 +125,8 @@ def write_model(folder: Path, write: Callable[[Path], None]) -> None:
     write_checksums(temporary)
     sync_folder(temporary)
     (folder / CHECKSUMS).unlink(missing_ok=True)
+    for old in [*folder.glob("*.safetensors"), folder / INDEX]:
+        old.unlink(missing_ok=True)  # shards of an earlier write would be left over
     for path in sorted(temporary.iterdir(), key=lambda path: path.name == CHECKSUMS):
         if path.is_dir():
             shutil.rmtree(folder / path.name, ignore_errors=True)
@@ -132,94 +135,16 @@ def write_model(folder: Path, write: Callable[[Path], None]) -> None:
     sync_folder(folder, deep=False)
 
 
-def check_folder(folder: str | Path) -> Path:
-    """The folder, if it holds a multi-task checkpoint; a run that was cut short points to its newest `checkpoint-N`.
-
-    Raises:
-        UserError: not a folder, no checkpoint, or one of something else.
-    """
-    path = Path(folder)
-    if not path.is_dir():
-        raise fault("no such folder", where=str(folder), allowed="a folder that `mtl-nlp train` wrote")
-    if not (path / CONFIG).is_file():
-        newest = newest_checkpoint(path)
-        if newest is not None:
-            raise fault(
-                "the run has not finished",
-                where=str(folder),
-                cure=f"`mtl-nlp train … --resume`, or use {newest} as it is",
-            )
-        here = listed(sorted(p.name for p in path.iterdir()), 8)
-        raise fault(
-            f"not a checkpoint: no {CONFIG} (it has {here})", where=str(folder), allowed="a folder of `mtl-nlp train`"
-        )
-    _check_config(path)
-    if not (path / WEIGHTS).is_file() and not (path / INDEX).is_file():
-        pickled = [p.name for p in path.glob("*.bin")]
-        cure = f"{listed(pickled)} is a pickle, which is not loaded" if pickled else "copy it there, or train again"
-        raise fault(f"no {WEIGHTS}", where=str(folder), cure=cure)
-    return path
-
-
-def _check_config(path: Path) -> None:
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise fault(f"not valid JSON: {error}", where=str(path / CONFIG)) from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "mtl_nlp":
-        cure = (
-            f"that is a plain {kind} model; use it as `encoder:` of a recipe"
-            if kind
-            else "train one with `mtl-nlp train`"
-        )
-        raise fault("not a multi-task checkpoint", where=str(path / CONFIG), key="model_type", cure=cure)
-
-
-def check_weights(path: Path) -> None:
-    """Compare the weights with their checksums.
-
-    Raises:
-        UserError: damaged; a folder without checksums is one whose writing was cut short.
-    """
-    if not (path / CHECKSUMS).is_file():
-        raise fault(f"no {CHECKSUMS}: its writing was cut short", where=str(path), cure="`mtl-nlp train … --resume`")
-    for name, expected in json.loads((path / CHECKSUMS).read_text(encoding="utf-8")).items():
-        if not (path / name).is_file():
-            raise fault("missing", where=str(path / name), cure="copy the whole folder")
-        if _sha256(path / name) != expected:
-            raise fault(
-                "damaged: its checksum is another", where=str(path / name), cure="copy it again, or train again"
-            )
-
-
 def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> MultiTaskModel:
-    """A checkpoint's model, in evaluation mode.
+    """A checkpoint's model, in evaluation mode: `MultiTaskModel.from_pretrained` in float32.
+
+    Args:
+        folder: a folder, or `OWNER/NAME[@REVISION]`.
 
     Raises:
-        UserError: not a checkpoint, damaged, of a later version, or with weights missing or left over (named).
+        UserError: not a checkpoint, damaged, hostile, of a later version, or with weights missing or left over (named).
     """
-    path = check_folder(folder)
-    check_weights(path)
-    try:
-        loading: Any = MultiTaskModel.from_pretrained
-        model, info = loading(
-            path, dtype=dtype, output_loading_info=True, use_safetensors=True, attn_implementation=_attention()
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise fault(f"cannot be loaded: {lines[0]}", where=str(path)) from error
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info.get(what):
-            names = listed(sorted(str(key) for key in info[what]), 6)
-            raise fault(
-                f"{what.replace('_', ' ')}: {names}", where=str(path / WEIGHTS), cure="the weights are of another model"
-            )
-    return model.eval()
-
-
-def _attention() -> str | None:
-    return None if torch.cuda.is_available() or torch.backends.mps.is_available() else "eager"
+    return MultiTaskModel.from_pretrained(folder, dtype=dtype)
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -230,10 +155,17 @@ def load_tokenizer(folder: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    path = check_folder(folder)
+    if (path / TOKENIZER_CONFIG).is_file():
+        forbid_code(read_json(path / TOKENIZER_CONFIG), path / TOKENIZER_CONFIG)
     try:
-        return checked_tokenizer(AutoTokenizer.from_pretrained(folder), str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise fault(f"the tokenizer cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)) from error
+        return checked_tokenizer(AutoTokenizer.from_pretrained(path, trust_remote_code=False), str(folder))
+    except UserError:
+        raise
+    except Exception as error:
+        # A damaged file can make the libraries raise anything.
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise fault(f"the tokenizer cannot be loaded: {lines[0][:300]}", where=str(folder)) from error
 
 
 def stored_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..errors import UserError
+from ..errors import UserError, fault, listed
 from ..schema import Source, validate
 from ..task import Task
+from ..version import VERSION
 
 FORMAT_VERSION = 1
 TASK_KEYS = (
@@ -38,6 +39,7 @@ class MultiTaskConfig(PreTrainedConfig):
         encoder_config: the shared encoder's configuration.
         tasks: one mapping a task, in order: name, head, labels and what prediction needs; no data sources.
         format_version: of the checkpoint; 1.
+        mtl_nlp_version: of the library that made it.
     """
 
     model_type = "mtl_nlp"
@@ -54,14 +56,14 @@ class MultiTaskConfig(PreTrainedConfig):
         from . import multitask  # noqa: F401
 
         if isinstance(encoder_config, dict):
-            settings = dict(encoder_config)
-            encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+            encoder_config = _encoder_config(encoder_config)
         self.encoder_config = encoder_config
         # The base class hands its own attention implementation down; an absent one would reach the live encoder, which then
         # attends to padding.
         kwargs.setdefault("attn_implementation", getattr(encoder_config, "_attn_implementation", None))
         self.tasks = list(tasks or [])
         self.format_version = format_version
+        self.mtl_nlp_version = kwargs.pop("mtl_nlp_version", VERSION)
         super().__init__(**kwargs)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> Any:
@@ -80,7 +82,32 @@ class MultiTaskConfig(PreTrainedConfig):
                 "install the version that wrote it, or a later one"
             )
         source = Source("config.json")
+        names = [str(task.get("name")) for task in self.tasks if isinstance(task, dict)]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise fault(f"{listed(doubled)} more than once", where="config.json", key="tasks", allowed="each name once")
         return [validate(Task, task, source, ("tasks", i)) for i, task in enumerate(self.tasks)]
+
+
+def _encoder_config(data: dict[str, Any]) -> Any:
+    """The encoder's configuration from plain data.
+
+    Raises:
+        UserError: of a kind that this version of transformers does not know, or with values that it refuses.
+    """
+    settings = dict(data)
+    kind = settings.pop("model_type", None)
+    try:
+        return AutoConfig.for_model(kind, **settings)
+    except Exception as error:
+        # Their values may be anything, and so may what transformers raises.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise fault(
+            f"found {kind!r}: {reason}",
+            where="config.json",
+            key="encoder_config",
+            cure="a newer transformers may know it: pip install -U transformers",
+        ) from error
 
 
 def task_record(task: Task) -> dict[str, Any]:

@@ -15,10 +15,21 @@ from ..recipe import DEFAULT_ENCODER, EncoderSpec
 
 logger = logging.getLogger("mtl_nlp")
 
-# Their heads ask the base model for more than hidden states (tried with transformers 5.23).
-REFUSED = ("xlnet", "longformer", "big_bird", "funnel", "squeezebert")
 OURS = "mtl_nlp"
-ENCODER_DECODERS = ("t5", "mt5", "bart", "mbart", "pegasus", "marian", "umt5", "led")
+# Why an architecture does not fit (the first five tried with transformers 5.23).
+_MEMORY = "its heads ask the base model for more than hidden states"
+REFUSED = {
+    "xlnet": f"{_MEMORY} (memories)",
+    "longformer": f"{_MEMORY} (global attentions)",
+    "big_bird": "its pooler keeps its activation elsewhere",
+    "funnel": "its heads stand on different base models",
+    "squeezebert": "its heads call the base model's own pooler",
+    "fnet": "it has no attention mask, so padding changes its answers",
+    "reformer": "its rows must have one of a few lengths",
+    "canine": "it reads characters and has no fast tokenizer",
+    "perceiver": "it reads bytes and has no fast tokenizer",
+    "tapas": "it reads tables",
+}
 
 
 def locate(name: str, base: Path = Path()) -> str:
@@ -67,13 +78,33 @@ def _config_there(spec: EncoderSpec, base: Path) -> Any:
 
 
 def check_architecture(config: Any) -> None:
-    """Refuse, by name, encoders whose heads cannot take a shared encoder's output."""
-    if config.model_type == OURS:
+    """Refuse, by name and with the reason, encoders whose heads cannot take a shared encoder's output.
+
+    Raises:
+        UserError: it does not fit, reads no text, or is code that comes with the checkpoint.
+    """
+    kind = config.model_type
+    if kind == OURS:
         cure = "encoder: {from: CHECKPOINT} takes its encoder"
         raise fault("that is a multi-task checkpoint", key="encoder", allowed="a plain encoder", cure=cure)
-    if config.model_type in REFUSED or config.model_type in ENCODER_DECODERS:
+    reason = REFUSED.get(kind) or _misfit(config)
+    if reason is not None:
         allowed = "an encoder such as BERT, RoBERTa, DistilBERT, DeBERTa, ELECTRA, ALBERT, MPNet, ModernBERT, XLM-R"
-        raise fault(f'architecture "{config.model_type}" does not fit a shared encoder', key="encoder", allowed=allowed)
+        found = f'architecture "{kind}" does not fit a shared encoder: {reason}'
+        raise fault(found, key="encoder", allowed=allowed)
+
+
+def _misfit(config: Any) -> str | None:
+    """Why an encoder of any other kind does not fit, None if it may."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "it is an encoder with a decoder"
+    if not type(config).__module__.startswith("transformers."):
+        return "its code comes with it, and a checkpoint can name no code to run, so it could not be loaded again"
+    if type(config) not in AutoModel._model_mapping:
+        return "transformers has no base model for it"
+    if getattr(config, "vocab_size", None) is None:
+        return "it reads no text"
+    return None
 
 
 def load_tokenizer(spec: EncoderSpec, base: Path = Path(), *, given_words: bool = False) -> Any:

@@ -19,9 +19,12 @@ from ..task import Task
 from .config import MultiTaskConfig, task_record
 from .dropout import MaskSource, install_fast_dropout
 from .encoder import freeze, load_encoder
+from .files import write_checksums
 from .heads import Head, MaskedLanguageModeling, PassThroughBase, make_head
+from .loading import load_strictly
 from .padding_free import PaddingFree, padding_free_path
 
+PUSH_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
 TaskRows = Mapping[str, Tensor]
 
 
@@ -129,6 +132,7 @@ class MultiTaskModel(PreTrainedModel):
         pooler = getattr(loaded, "pooler", None)
         for module in loaded.modules():
             module._is_hf_initialized = True
+        loaded.config.__dict__.pop("auto_map", None)  # a checkpoint names no code
         config = MultiTaskConfig(loaded.config, [task_record(task) for task in tasks])
         config._attn_implementation = loaded.config._attn_implementation
         model = cls(config, loaded)
@@ -159,6 +163,28 @@ class MultiTaskModel(PreTrainedModel):
     def is_sharded(self) -> bool:
         """Whether FSDP holds the parameters in parts (it changes the class of the model that it takes)."""
         return hasattr(self, "set_requires_gradient_sync")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """A checkpoint's model, shared encoder and all, loaded strictly (see `mtl_nlp.model.loading`).
+
+        Args:
+            pretrained_model_name_or_path: a folder, or `OWNER/NAME[@REVISION]` on the Hub.
+            kwargs: as transformers' own: `dtype` (the checkpoint's if absent), `revision`, `token`, …
+
+        Raises:
+            UserError: not a checkpoint, damaged, hostile, of a later version, or weights missing, unexpected or misshapen (named).
+        """
+        return load_strictly(cls, super().from_pretrained, pretrained_model_name_or_path, *model_args, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Weights, configuration, and the checksums that vouch for them."""
+        target = {key: kwargs.pop(key) for key in PUSH_OPTIONS if key in kwargs} if push_to_hub else {}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_checksums(Path(save_directory))
+        if push_to_hub:
+            self.push_to_hub(target.pop("repo_id", Path(save_directory).name), **target)
 
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's word embeddings."""

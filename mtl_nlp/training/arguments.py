@@ -59,7 +59,7 @@ REFUSED = {
     "do_train": "use `mtl-nlp train`",
     "do_eval": "use eval_strategy",
     "do_predict": "use `mtl-nlp predict`",
-    "push_to_hub": "publish a finished checkpoint; leave it out",
+    "hub_token": "it would stand in the checkpoint for all to read; `hf auth login`, or set HF_TOKEN",
     "save_only_model": 'a run could not be resumed; use save_strategy: "no" to save nothing but the final model',
     "deepspeed": "use fsdp, which shards what ZeRO 3 shards",
     "ignore_data_skip": "a resumed run sees exactly what is left; leave it out",

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from ..data.batching import Collator
 from ..data.mixture import Mixture
 from ..errors import Faults, UserError, fault
-from ..hub.card import model_card
-from ..hub.checkpoint import METRICS, newest_checkpoint, read_state, write_json, write_model
+from ..hub.card import write_card
+from ..hub.checkpoint import CARD, METRICS, newest_checkpoint, read_state, write_json, write_model
+from ..hub.location import repository, resumable
 from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
@@ -46,12 +47,14 @@ class Result:
         metrics: task → metric → value on validation, `mean` apart.
         mean: the mean of the primary metrics, None without evaluation.
         report: steps, seconds, texts and passes by corpus.
+        pushed: the address of the commit on the Hub, None where nothing was published.
     """
 
     folder: Path
     metrics: dict[str, dict[str, float]]
     mean: float | None
     report: dict[str, Any]
+    pushed: str | None = None
 
 
 def as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], memory: Mapping[str, Any] | None = None) -> Recipe:
@@ -69,6 +72,8 @@ def finetune(
     datasets: Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
     resume: bool | str | Path = False,
+    push: str | None = None,
+    private: bool = False,
     callbacks: Any = (),
 ) -> Result:
     """Train one shared encoder on all tasks of a recipe and save the checkpoint to its `output_dir`.
@@ -77,8 +82,10 @@ def finetune(
         recipe: a file, plain data with the keys of a recipe, or a `Recipe`.
         datasets: task → data in memory: a `datasets.Dataset`, a DataFrame or a list of dicts, or a mapping split → such.
         data_root: read `DIR/TASK_NAME/{train,validation,test}.*` in place of Hub datasets.
-        resume: continue from the newest complete checkpoint of `output_dir` (or from the one named); from the start if there is
-            none.
+        resume: continue from the newest complete checkpoint of `output_dir` (or from the one named, a folder or `OWNER/NAME` on
+            the Hub); from the start if there is none.
+        push: publish the finished model as `OWNER/NAME`; and while training, as `training.hub_strategy` says.
+        private: whether a repository that this makes is private.
         callbacks: further `transformers.TrainerCallback`s.
 
     Raises:
@@ -93,7 +100,7 @@ def finetune(
     checkpoint = find_checkpoint(folder, resume)
     if checkpoint is not None:
         check_same_run(checkpoint, prepared)
-    trainer = build_trainer(prepared, callbacks=callbacks)
+    trainer = build_trainer(prepared, callbacks=callbacks, push=push, private=private)
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_world_process_zero():
         for line in plan_lines(made, trainer.mixture):
@@ -142,9 +149,7 @@ def find_checkpoint(folder: Path, resume: bool | str | Path) -> Path | None:
         if found is None:
             logger.warning("nothing to resume in %s: starting from the beginning", folder)
         return found
-    path = Path(resume)
-    if newest_checkpoint(path) is not None:
-        return newest_checkpoint(path)
+    path = resumable(resume, folder)
     read_state(path)
     return path
 
@@ -159,7 +164,7 @@ def check_same_run(checkpoint: Path, prepared: Prepared) -> None:
     faults = Faults()
     before, now = flat(old), flat(prepared.recipe.resolved())
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
+        if before.get(key) != now.get(key) and not key.startswith(("training.push_to_hub", "training.hub_")):
             found = f"{now.get(key, 'absent')!r}, but the run was started with {before.get(key, 'absent')!r}"
             faults.add(
                 found,
@@ -187,13 +192,19 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
     return {key: data}
 
 
-def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTrainer:
+def build_trainer(
+    prepared: Prepared, *, callbacks: Any = (), push: str | None = None, private: bool = False
+) -> MultiTaskTrainer:
     """Model and trainer for prepared data; all randomness from the recipe's seed."""
     from transformers import EarlyStoppingCallback, set_seed
 
     recipe, tasks = prepared.recipe, prepared.tasks
     mixture = prepared.mixture()
     arguments, own = training_arguments(recipe, max_steps=mixture.planned)
+    if push is not None:
+        arguments.push_to_hub = True
+        arguments.hub_model_id, arguments.hub_revision = repository(push)
+        arguments.hub_private_repo = private or arguments.hub_private_repo
     set_seed(recipe.seed)
     model = MultiTaskModel.from_encoder(
         recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
@@ -291,6 +302,12 @@ def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, rep
             raise UserError(
                 f"{folder}: the model cannot be written: {error}; free some space, then --resume"
             ) from error
+    if trainer.publisher is not None:
+        try:
+            result.pushed = trainer.publisher.finish(folder)
+        except UserError as error:
+            cure = f"the model is in {folder}; `mtl-nlp push {folder} {trainer.publisher.repo}` tries again"
+            raise UserError(f"{error}; {cure}") from error
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -300,8 +317,8 @@ def _write_model(
 ) -> None:
     trainer._save(str(folder), state_dict=state)
     write_json(folder / METRICS, {"validation": result.metrics, "mean": result.mean, "run": result.report})
-    card = model_card(prepared.recipe.encoder_spec.name, prepared.tasks, result.metrics)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    earlier = result.folder / CARD
+    write_card(folder, previous=earlier.read_text(encoding="utf-8", errors="replace") if earlier.is_file() else None)
 
 
 def by_task(metrics: Mapping[str, float], tasks: list[str], prefix: str = "eval") -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from .callbacks import ScheduleCallback, TaskProgress
 from .cosines import GradientCosines
 from .evaluation import Scorer
 from .optimizer import parameter_groups
+from .publishing import Publisher
 from .schedule import Schedule
 from .sharding import idle_tasks, load_sharded, save_optimizer
 
@@ -122,6 +124,7 @@ class MultiTaskTrainer(Trainer):
         self._dropout, self._micro_batch = dropout, (-1, 0)
         self._task_log = TaskLog()
         self._step_losses: dict[str, Tensor] = {}
+        self.publisher: Publisher | None = None  # set by `init_hf_repo`
         rows = MixtureDataset(train)
         # The Trainer asks for an evaluation set although it is the scorer that evaluates.
         super().__init__(
@@ -406,6 +409,7 @@ class MultiTaskTrainer(Trainer):
             shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
             sync_folder(run, deep=False)
+            self._push_from_checkpoint(str(final))
             self._forget_old(run)
 
     def _write_checkpoint(self, folder: Path) -> None:
@@ -432,9 +436,43 @@ class MultiTaskTrainer(Trainer):
         mixture = self.mixture.state_at(step).to_dict()
         write_state(folder, step=step, mixture=mixture, schedule=schedule, sizes=sizes, balancing=self.balancer.state())
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Open the repository before the training, so that a missing token is told at once."""
+        if self.is_world_process_zero():
+            self.publisher = Publisher(self.args)
+            self.hub_model_id = cast(Any, self.publisher.repo)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.publisher is not None:
+            self.publisher.save(Path(checkpoint_folder), self.state.global_step)
+
+    def _finish_current_push(self) -> None:
+        if self.publisher is not None:
+            self.publisher.wait()
+
+    def push_to_hub(  # type: ignore[override]
+        self, commit_message: str | None = "End of training", **kwargs: Any
+    ) -> str | None:
+        """Commit the model as it is now; the commit's address (None on processes other than the first).
+
+        Raises:
+            UserError: no token, or the Hub refuses it.
+        """
+        if self.publisher is None:
+            self.init_hf_repo()
+        if self.publisher is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="mtl-nlp-push-") as folder:
+            self._save(folder)
+            write_checksums(Path(folder))
+            return self.publisher.model(Path(folder), commit_message or "End of training")
+
     def _forget_old(self, run: Path) -> None:
         from transformers.trainer_utils import rotate_checkpoints
 
+        newest = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.publisher is not None and self.publisher.uploading not in (None, newest):
+            self.publisher.wait()  # what is being uploaded must not be removed
         rotate_checkpoints(
             output_dir=str(run),
             save_total_limit=self.args.save_total_limit,

@@ -1,0 +1,55 @@
+"""`show`: what a checkpoint is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import listed
+from . import show as tables
+from .app import app
+
+if TYPE_CHECKING:
+    from ..hub.facts import Facts
+
+
+@app.command()
+def show(
+    checkpoint: Annotated[str, typer.Argument(help="A folder that `train` wrote, or OWNER/NAME[@REVISION].")],
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """What a checkpoint is: tasks, labels, sizes, scores, provenance, versions."""
+    from ..hub.facts import commit_of, facts_of
+    from ..hub.location import check_folder
+
+    folder = check_folder(checkpoint)
+    facts, commit = facts_of(folder), commit_of(folder)
+    if json:
+        tables.as_json({"checkpoint": checkpoint, "commit": commit, **facts.as_dict()})
+        return
+    rows = [[t.name, t.head, listed(t.labels, 12) if t.labels else "", f"{t.parameters:,}"] for t in facts.tasks]
+    tables.table("Tasks", ["task", "head", "labels", "parameters"], rows)
+    scores = {task.name: task.scores for task in facts.tasks if task.scores}
+    if scores:
+        tables.scores("Validation", scores, facts.mean)
+    tables.table("Checkpoint", ["", ""], [*_about(facts), *([["commit", commit]] if commit else [])])
+
+
+def _about(facts: Facts) -> list[list[Any]]:
+    sources = list(dict.fromkeys(f"{t.source}{_pinned(t)}" for t in facts.tasks if t.source))
+    rows: list[list[Any]] = [
+        ["encoder", f"{facts.encoder} ({facts.architecture})"],
+        ["parameters", f"{facts.parameters:,}, of them {facts.encoder_parameters:,} in the encoder"],
+        ["weights", f"{facts.bytes / 1e6:.1f} MB, {facts.dtype}"],
+        ["data", listed(sources, 40)],
+        ["steps", facts.run.get("steps")],
+        ["seed", facts.recipe.get("seed")],
+        ["recipe", facts.fingerprint],
+    ]
+    rows += [[name.replace("_", "-"), value] for name, value in facts.versions.items()]
+    return [row for row in rows if row[1] not in (None, "")]
+
+
+def _pinned(task: Any) -> str:
+    return f"@{task.revision}" if task.revision else ""

@@ -1,0 +1,3 @@
+"""The version of the package, where everything may import it from."""
+
+VERSION = "0.1.0"
