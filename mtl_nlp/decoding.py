@@ -20,9 +20,10 @@ from .data.features import EncodedSplit
 from .data.mixture import Draw
 from .labels import tag_names, transition_mask, viterbi
 from .model.multitask import MultiTaskModel
-from .task import Task
+from .task import Calibration, Task
 
 LONGEST_ANSWER = 30
+EVEN = 0.5
 FLOOR = 1e-30
 
 
@@ -31,7 +32,7 @@ class Decoded:
     """One task's answer for one text.
 
     Attributes:
-        value: label, labels, number, a tag a word, answer text, or the choice's number as a string.
+        value: label (None: abstained), labels, number, a tag a word, answer text, or the choice's number as a string.
         scores: [K] probabilities (label, labels, choice); [words] probability of each word's tag; None for a number.
         span: for an answer, its characters in the context.
         score: the answer's probability.
@@ -53,11 +54,14 @@ class TextInput:
 
 
 class Decoder:
-    """Decodes one task; `texts` is how many of its rows belong to each text."""
+    """Decodes one task as its calibration says; `texts` is how many of its rows belong to each text."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.labels = list(task.labels or ())
+        calibration = task.calibration or Calibration()
+        self.temperature, self.abstain = calibration.temperature, calibration.abstain
+        self.thresholds = [(calibration.thresholds or {}).get(label, EVEN) for label in self.labels]
         self._decode: Callable[..., list[Decoded]] = getattr(self, f"_{task.kind.annotation}")
         if task.kind.annotation == "tags":
             self.labels = tag_names(self.labels, task.tag_scheme)
@@ -71,12 +75,24 @@ class Decoder:
         starts = np.cumsum([0] + [len(text.records) for text in texts[:-1]])
         return scores[starts]
 
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits at the task's temperature (Guo et al. 2017, arXiv:1706.04599)."""
+        return logits if self.temperature == 1.0 else logits.float() / self.temperature
+
     def _label(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
-        return [Decoded(self.labels[int(row.argmax())], row) for row in self._first_rows(scores, texts)]
+        return [Decoded(self._one_label(row), row) for row in self._first_rows(scores, texts)]
+
+    def _one_label(self, row: NDArray[np.float32]) -> str | None:
+        if self.abstain is not None and row.max() < self.abstain.threshold:
+            return self.abstain.label
+        return self.labels[int(row.argmax())]
 
     def _labels(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         rows = self._first_rows(scores, texts)
-        return [Decoded([name for name, p in zip(self.labels, row, strict=True) if p > 0.5], row) for row in rows]
+        return [
+            Decoded([name for name, p, least in zip(self.labels, row, self.thresholds, strict=True) if p > least], row)
+            for row in rows
+        ]
 
     def _value(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         return [Decoded(float(number)) for number in self._first_rows(scores, texts)]
@@ -173,7 +189,7 @@ def run_batch(
     with torch.inference_mode(), context():
         logits = model(**moved).logits
     return {
-        name: decoder.decode(model.kinds[name].scores(logits[name]).cpu().numpy(), texts)
+        name: decoder.decode(model.kinds[name].scores(decoder.calibrated(logits[name])).cpu().numpy(), texts)
         for name, decoder in decoders.items()
         if name in logits
     }

@@ -42,9 +42,10 @@ def answer(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str | No
 
 def _label(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
     assert decoded.scores is not None
-    return {"label": decoded.value, "score": float(decoded.scores.max())} | _scores(
-        list(task.labels or ()), decoded, top
-    )
+    labels = list(task.labels or ())
+    # Of the label that is answered; where none is, the highest, which was too low.
+    score = decoded.scores.max() if decoded.value is None else decoded.scores[labels.index(decoded.value)]
+    return {"label": decoded.value, "score": float(score)} | _scores(labels, decoded, top)
 
 
 def _labels(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:

@@ -16,7 +16,18 @@ from ..schema import Source, validate
 from ..task import Task
 
 FORMAT_VERSION = 1
-TASK_KEYS = ("name", "description", "head", "labels", "scheme", "words", "metrics", "auxiliary", "mask_probability")
+TASK_KEYS = (
+    "name",
+    "description",
+    "head",
+    "labels",
+    "scheme",
+    "words",
+    "metrics",
+    "auxiliary",
+    "mask_probability",
+    "calibration",
+)
 
 
 class MultiTaskConfig(PreTrainedConfig):

@@ -59,7 +59,8 @@ def load_config(spec: EncoderSpec, base: Path = Path()) -> Any:
 def check_architecture(config: Any) -> None:
     """Refuse, by name, encoders whose heads cannot take a shared encoder's output."""
     if config.model_type == "mtl_nlp":
-        raise fault("that is a multi-task checkpoint", key="encoder", allowed="a plain encoder")
+        cure = "to go on from it, write encoder: {from: THE CHECKPOINT}"
+        raise fault("that is a multi-task checkpoint", key="encoder", allowed="a plain encoder", cure=cure)
     if config.model_type in REFUSED or config.model_type in ENCODER_DECODERS:
         allowed = "an encoder such as BERT, RoBERTa, DistilBERT, DeBERTa, ELECTRA, ALBERT, MPNet, ModernBERT, XLM-R"
         raise fault(f'architecture "{config.model_type}" does not fit a shared encoder', key="encoder", allowed=allowed)

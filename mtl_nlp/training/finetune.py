@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from ..hub.checkpoint import METRICS, newest_checkpoint, read_state, write_json,
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
 from ..schema import Source, read_yaml
+from . import lora
 from .arguments import training_arguments
 from .callbacks import summary
+from .distil import DistillingTrainer
 from .evaluation import Scorer
+from .forgetting import forgetting, old_scores
 from .prepare import Prepared, check_recipe, prepare, total_steps
 from .trainer import MultiTaskTrainer
+from .warm_start import warm_model
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -37,12 +42,14 @@ class Result:
         metrics: task → metric → value on validation, `mean` apart.
         mean: the mean of the primary metrics, None without evaluation.
         report: steps, seconds, texts and passes by corpus.
+        forgetting: what became of the tasks that the run inherited (`training.forgetting`); None where there are none.
     """
 
     folder: Path
     metrics: dict[str, dict[str, float]]
     mean: float | None
     report: dict[str, Any]
+    forgetting: dict[str, Any] | None = None
 
 
 def as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], memory: Mapping[str, Any] | None = None) -> Recipe:
@@ -84,11 +91,12 @@ def finetune(
     if checkpoint is not None:
         check_same_run(checkpoint, prepared)
     trainer = build_trainer(prepared, callbacks=callbacks)
+    before = old_scores(prepared, scoring(trainer))
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
-    return save_result(trainer, prepared, folder, report)
+    return save_result(trainer, prepared, folder, report, before)
 
 
 def output_folder(recipe: Recipe, *, resume: bool) -> Path:
@@ -181,9 +189,7 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
     mixture = prepared.mixture()
     arguments, own = training_arguments(recipe, max_steps=total_steps(recipe, mixture))
     set_seed(recipe.seed)
-    model = MultiTaskModel.from_encoder(
-        recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
-    )
+    model = starting_model(prepared)
     evaluates = str(
         arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy
     )
@@ -197,18 +203,49 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
             )
         arguments.restore_callback_states_from_checkpoint = True
         extra.append(EarlyStoppingCallback(recipe.stopping.patience, recipe.stopping.tolerance))
-    return MultiTaskTrainer(
+    # Tasks that are only kept have no labels here, wherever their texts are drawn.
+    owners = {
+        corpus: [name for name in names if name not in recipe.untrained] for corpus, names in prepared.owners.items()
+    }
+    return trainer_class(prepared)(
         model,
         arguments,
         mixture=mixture,
         train=prepared.encoded["train"],
-        collator=Collator(prepared.tokenizer, tasks, prepared.owners, labelled=True, seed=recipe.seed),
+        collator=Collator(prepared.tokenizer, tasks, owners, labelled=True, seed=recipe.seed),
         scorer=scorer,
         own=own,
         weights={task.name: task.loss.weight for task in tasks},
         equal_shares=recipe.balancing.shares == "equal",
         save_extra=lambda folder: save_extra(folder, prepared),
         callbacks=extra,
+    )
+
+
+def starting_model(prepared: Prepared) -> MultiTaskModel:
+    """The model before its first step: on a pretrained encoder or at a checkpoint, with adapters where the recipe has lora."""
+    recipe = prepared.recipe
+    if prepared.start is not None:
+        model = warm_model(prepared.start, prepared.tasks, recipe.encoder_spec, recipe.untrained)
+    else:
+        pad = prepared.tokenizer.pad_token_id
+        model = MultiTaskModel.from_encoder(recipe.encoder_spec, prepared.tasks, base=recipe.base, pad_token_id=pad)
+    if recipe.lora is not None:
+        lora.add_adapters(model, recipe.lora)
+    return model
+
+
+def trainer_class(prepared: Prepared) -> Callable[..., MultiTaskTrainer]:
+    """The plain trainer, or the one that holds inherited tasks to their old outputs."""
+    recipe, retain = prepared.recipe, prepared.recipe.retain
+    if prepared.start is None or retain is None or retain.method != "distil":
+        return MultiTaskTrainer
+    return partial(
+        DistillingTrainer,
+        old=prepared.start.model(),
+        inherited=recipe.inherited,
+        weight=retain.weight,
+        temperature=retain.temperature,
     )
 
 
@@ -230,23 +267,39 @@ def save_extra(folder: Path, prepared: Prepared) -> None:
     prepared.recipe.write_resolved(folder)
 
 
-def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, report: dict[str, Any]) -> Result:
-    """Score the final model on validation and write the model folder."""
+def scoring(trainer: MultiTaskTrainer) -> dict[str, Any]:
+    """How `Scorer.score` runs on this trainer's device and processes."""
+    return {
+        "device": trainer.args.device,
+        "batch": trainer.args.per_device_eval_batch_size,
+        "context": trainer.compute_loss_context_manager,
+        "process": trainer.args.process_index,
+        "processes": trainer.args.world_size,
+    }
+
+
+def save_result(
+    trainer: MultiTaskTrainer,
+    prepared: Prepared,
+    folder: Path,
+    report: dict[str, Any],
+    before: Mapping[str, float] | None = None,
+) -> Result:
+    """Score the final model on validation and write the model folder.
+
+    Args:
+        before: the scores of the checkpoint that the run began at.
+    """
+    lora.merge(trainer.multi)
     metrics: dict[str, float] = {}
     if prepared.encoded["validation"]:
         scorer = trainer.scorer or make_scorer(prepared, "validation")
-        context = trainer.compute_loss_context_manager
-        metrics = scorer.score(
-            trainer.multi,
-            device=trainer.args.device,
-            batch=trainer.args.per_device_eval_batch_size,
-            context=context,
-            process=trainer.args.process_index,
-            processes=trainer.args.world_size,
-        )
+        metrics = scorer.score(trainer.multi, **scoring(trainer))
         logger.info("validation: %s", summary(metrics, [task.name for task in prepared.tasks]))
-    scores = by_task(metrics, [task.name for task in prepared.tasks])
-    result = Result(folder, scores, metrics.get("eval_mean"), report)
+    names = [task.name for task in prepared.tasks]
+    scores = by_task(metrics, names)
+    lost = forgetting(by_task(before or {}, names), scores)
+    result = Result(folder, scores, metrics.get("eval_mean"), report, lost)
     if trainer.args.should_save:
         try:
             write_model(folder, lambda path: _write_model(path, trainer, prepared, result))
@@ -260,7 +313,8 @@ def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, rep
 
 def _write_model(folder: Path, trainer: MultiTaskTrainer, prepared: Prepared, result: Result) -> None:
     trainer._save(str(folder))
-    write_json(folder / METRICS, {"validation": result.metrics, "mean": result.mean, "run": result.report})
+    facts = {"validation": result.metrics, "mean": result.mean, "run": result.report}
+    write_json(folder / METRICS, facts | ({"forgetting": result.forgetting} if result.forgetting else {}))
     card = model_card(prepared.recipe.encoder_spec.name, prepared.tasks, result.metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")
 

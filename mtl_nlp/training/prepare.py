@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,14 @@ from ..data.features import EncodedSplit, encode_split
 from ..data.mixture import Mixture
 from ..data.sources import Corpus, final_tasks, read_corpora
 from ..data.windows import RowEncoder
-from ..errors import Faults, FaultyInput, listed
+from ..errors import Faults, FaultyInput, fault, listed
 from ..metrics import METRICS, metrics_for
 from ..metrics.table import ALIASES, did_you_mean, metric_info
 from ..model.encoder import load_config, load_tokenizer, longest_row
 from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import DEFAULTS, check_best_metric, check_training
+from .warm_start import Start, inherit, starting_point
 
 METRIC_KINDS = {
     "value": "value",
@@ -43,6 +44,7 @@ class Prepared:
         encoded: split → corpus → its rows.
         owners: corpus → names of its tasks.
         max_length: most tokens a row.
+        start: the checkpoint that the run begins at.
     """
 
     recipe: Recipe
@@ -52,6 +54,7 @@ class Prepared:
     encoder_config: Any
     encoded: dict[str, dict[str, EncodedSplit]]
     max_length: int
+    start: Start | None = None
 
     @property
     def owners(self) -> dict[str, list[str]]:
@@ -70,12 +73,13 @@ class Prepared:
         """The mixture over the training splits."""
         spec = self.recipe.mixture
         train = self.encoded["train"]
+        strategy, rates = self._rehearsal() or (spec.strategy, self._corpus_rates())
         mixture = partial(
             Mixture,
-            {corpus.name: len(train[corpus.name]) for corpus in self.corpora},
-            strategy=spec.strategy,
+            {corpus.name: len(train[corpus.name]) for corpus in self.corpora if corpus.name in train},
+            strategy=strategy,
             temperature=spec.temperature,
-            rates=self._corpus_rates(),
+            rates=rates,
             batching=spec.batching,
             batch=spec.batch,
             seed=self.recipe.seed,
@@ -83,6 +87,21 @@ class Prepared:
             bucket=spec.bucketing and spec.strategy != "round_robin",
         )
         return mixture(block_batches=even_block(total_steps(self.recipe, mixture())))
+
+    def _rehearsal(self) -> tuple[str, dict[str, float]] | None:
+        """`retain.rate` as the rates of the strategy `fixed`: so much for the inherited tasks' corpora, by their sizes."""
+        retain = self.recipe.retain
+        if retain is None or retain.rate is None:
+            return None
+        sizes = {name: len(split) for name, split in self.encoded["train"].items()}
+        old = [name for name in sizes if set(self.owners[name]) <= set(self.recipe.inherited)]
+        total = sum(sizes[name] for name in old)
+        shares = {True: (retain.rate, total), False: (1 - retain.rate, sum(sizes.values()) - total)}
+        if not all(texts for _, texts in shares.values()):
+            where, cure = self.recipe.place_of("retain", "rate"), "every corpus serves both: leave rate out"
+            raise fault(f"found {retain.rate}", where=where, key="retain.rate", cure=cure)
+        part = {name: shares[name in old] for name in sizes}
+        return "fixed", {name: share * sizes[name] / texts for name, (share, texts) in part.items()}
 
     def _corpus_rates(self) -> dict[str, float] | None:
         """`mixture.rates` by corpus; a corpus may be called by any of its tasks."""
@@ -98,7 +117,13 @@ def total_steps(recipe: Recipe, mixture: Mixture) -> int:
     wanted = recipe.training.get("max_steps", -1)
     if isinstance(wanted, int) and wanted > 0:
         return wanted
-    return mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
+    steps = mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
+    if recipe.retain is not None and recipe.retain.rate is not None:
+        # An epoch is a pass over the new tasks' texts, and what is rehearsed beside it.
+        new = [name for name in mixture.sizes if not set(name.split("+")) <= set(recipe.inherited)]
+        passes = sum(mixture.sizes[name] for name in new) / (1 - recipe.retain.rate)
+        return max(1, math.ceil(steps * passes / mixture.total))
+    return steps
 
 
 def even_block(steps: int, most: int = 32) -> int:
@@ -178,8 +203,13 @@ def prepare(
         UserError: every fault of the recipe first, then every fault of the data.
     """
     check_recipe(recipe)
-    config = load_config(recipe.encoder_spec, recipe.base) if tokenizer is None else None
-    corpora = read_corpora(recipe, data_root=data_root, memory=memory, splits=splits, need_train=need_train)
+    start = starting_point(recipe) if tokenizer is None else None
+    if start is not None:
+        inherit(recipe, start)
+        config, tokenizer = start.encoder_config, start.tokenizer()
+    else:
+        config = load_config(recipe.encoder_spec, recipe.base) if tokenizer is None else None
+    corpora = _read(recipe, data_root=data_root, memory=memory, splits=list(splits), need_train=need_train)
     tasks = final_tasks(recipe, corpora)
     recipe._tasks = tasks
     if tokenizer is None:
@@ -190,6 +220,45 @@ def prepare(
     encoded: dict[str, dict[str, EncodedSplit]] = {split: {} for split in SPLITS}
     for corpus in corpora:
         encoder = row_encoder(corpus, tokenizer, max_length, spec.stride)
+        unlearned = set(corpus.task_names) <= set(recipe.untrained)
         for split, part in corpus.splits.items():
+            if split == "train" and unlearned and need_train:
+                continue
             encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
-    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length)
+    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length, start)
+
+
+def _read(
+    recipe: Recipe,
+    *,
+    data_root: Path | None,
+    memory: Mapping[str, Any] | None,
+    splits: Sequence[str],
+    need_train: bool,
+) -> list[Corpus]:
+    """The recipe's corpora. Tasks that are kept without being learned are read apart, so that no text is drawn for them; one
+    whose data is not told is not read."""
+    tasks, untrained = recipe.definitions, set(recipe.untrained)
+    learned = [task for task in tasks if task.name not in untrained]
+    read = partial(read_corpora, data_root=data_root, splits=splits)
+    known = dict(memory or {})
+    parts = [(learned, need_train)]
+    told = [task for task in tasks if task.name in untrained and (_is_told(task) or task.name in known)]
+    parts += [(told, False)] if told else []
+    corpora: list[Corpus] = []
+    faults = Faults()
+    for part, needed in parts:
+        mine = recipe.model_copy()
+        mine._tasks = part
+        own = {name: data for name, data in known.items() if name in {task.name for task in part}}
+        try:
+            corpora += read(mine, memory=own or None, need_train=needed)
+        except FaultyInput as error:
+            faults.extend(error)
+    faults.check()
+    order = {task.name: place for place, task in enumerate(tasks)}
+    return sorted(corpora, key=lambda corpus: order[corpus.tasks[0].name])
+
+
+def _is_told(task: Task) -> bool:
+    return task.data.source is not None or bool(task.data.splits.given())

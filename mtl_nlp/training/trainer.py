@@ -27,6 +27,7 @@ from ..data.mixture import Mixture
 from ..errors import UserError
 from ..hub.checkpoint import load_weights, sync_folder, write_checksums, write_state
 from ..model.multitask import MultiTaskModel
+from . import lora
 from .arguments import OwnArguments
 from .callbacks import TaskProgress
 from .evaluation import Scorer
@@ -235,6 +236,8 @@ class MultiTaskTrainer(Trainer):
         """Weights, configuration and what belongs beside them; no pickle."""
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
+        if lora.is_adapted(self.multi):
+            state_dict = lora.merged_state(self.multi)
         self.multi.save_pretrained(folder, state_dict=state_dict)
         if self.save_extra is not None:
             self.save_extra(folder)
@@ -276,6 +279,8 @@ class MultiTaskTrainer(Trainer):
         self._save_rng_state(str(folder))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            if lora.is_adapted(self.multi):
+                lora.write_adapters(self.multi, folder)
             self._write_run_state(folder)
             write_checksums(folder)  # so that it loads as a model too
             sync_folder(folder)
@@ -301,10 +306,13 @@ class MultiTaskTrainer(Trainer):
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self.multi if model is None else model, Path(resume_from_checkpoint))
+        self._load_model(self.multi if model is None else model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        load_weights(self.multi, Path(str(self.state.best_model_checkpoint)))
+        self._load_model(self.multi, Path(str(self.state.best_model_checkpoint)))
+
+    def _load_model(self, model: Any, folder: Path) -> None:
+        lora.load_adapters(model, folder) if lora.is_adapted(model) else load_weights(model, folder)
 
 
 def _default_progress(trainer: Trainer) -> type:
