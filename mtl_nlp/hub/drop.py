@@ -14,8 +14,8 @@ from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED
 from ..schema import dump_yaml, read_yaml
 from ..task import Task
-from .card import model_card
 from .checkpoint import METRICS, check_folder, load_model, load_tokenizer, write_json, write_model
+from .rewrite import write_card
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -49,9 +49,7 @@ def drop_task(checkpoint: str | Path, tasks: str | Sequence[str], *, output: str
             (path / RESOLVED).write_text(dump_yaml(recipe), encoding="utf-8")
         metrics = metrics_without(folder, kept, dropped)
         write_json(path / METRICS, metrics)
-        name = ((recipe or {}).get("encoder") or {}).get("name", smaller.config.encoder_config.model_type)
-        card = model_card(name, kept, metrics["validation"])
-        (path / "README.md").write_text(card, encoding="utf-8")
+        write_card(path, kept, metrics["validation"])
 
     target.mkdir(parents=True, exist_ok=True)
     write_model(target, write)
