@@ -14,6 +14,9 @@ __version__ = "0.1.0"
 _WHERE = {
     "finetune": "training.finetune",
     "score_checkpoint": "training.score",
+    "add_task": "training.add_task",
+    "drop_task": "hub.drop",
+    "calibrate": "training.calibration",
     "MultiTaskTrainer": "training.trainer",
     "Predictor": "inference.predictor",
     "MultiTaskModel": "model.multitask",
@@ -43,6 +46,9 @@ __all__ = [
     "Task",
     "UserError",
     "VanillaHead",
+    "add_task",
+    "calibrate",
+    "drop_task",
     "finetune",
     "load_recipe",
     "load_task",
@@ -54,6 +60,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .data.mixture import Mixture
     from .errors import UserError
+    from .hub.drop import drop_task
     from .inference.predictor import Predictor
     from .kinds import HeadKind, register_head
     from .model.config import MultiTaskConfig
@@ -61,6 +68,8 @@ if TYPE_CHECKING:
     from .model.multitask import MultiTaskModel
     from .recipe import Recipe, load_recipe, make_recipe
     from .task import Task, load_task
+    from .training.add_task import add_task
+    from .training.calibration import calibrate
     from .training.finetune import finetune
     from .training.score import score_checkpoint
     from .training.trainer import MultiTaskTrainer

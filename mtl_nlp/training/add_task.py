@@ -23,14 +23,16 @@ from ..schema import Source, merged, read_yaml
 from .finetune import Result, finetune
 
 Way = Literal["frozen", "lora", "rehearsal", "distil"]
+# Half of what is drawn is old: an epoch then costs twice the new texts, however much old data there is.
+REHEARSAL = {"method": "rehearsal", "rate": 0.5}
 WAYS: dict[str, dict[str, Any]] = {
     "frozen": {
         "encoder": {"freeze": "all"},
         "retain": {"method": "keep"},
         "training": {"learning_rate": 1e-3, "head_learning_rate": 1e-3},
     },
-    "lora": {"lora": {}, "retain": {"method": "rehearsal"}, "training": {"learning_rate": 1e-3}},
-    "rehearsal": {"retain": {"method": "rehearsal"}},
+    "lora": {"lora": {}, "retain": REHEARSAL, "training": {"learning_rate": 1e-3}},
+    "rehearsal": {"retain": REHEARSAL},
     "distil": {"retain": {"method": "distil"}},
 }
 # What belonged to the old run alone.
@@ -69,14 +71,14 @@ def add_task_recipe(
     data = {key: value for key, value in old.items() if key not in OF_THE_RUN}
     training = {k: v for k, v in (old.get("training") or {}).items() if k not in OF_ITS_TRAINING}
     mixture = dict(old.get("mixture") or {})
-    if mixture.get("strategy") == "fixed":  # its rates know nothing of the new task
-        mixture |= {"strategy": "proportional", "rates": None}
+    # The rates of a fixed strategy know nothing of the new task, and `retain.rate` sets them itself.
+    mixture |= {"strategy": "proportional", "rates": None}
     entries = [_old_entry(entry, old_data) for entry in old["tasks"]]
     entry = dict(task) if isinstance(task, Mapping) else task
     data |= {"encoder": {"from": str(folder.resolve())}, "tasks": [*entries, entry], "mixture": mixture}
     data = merged({**data, "training": training}, WAYS[way])
     if retain is not None:
-        data["retain"] = {"method": retain}
+        data["retain"] = REHEARSAL if retain == "rehearsal" else {"method": retain}
     if not old_data and data["retain"]["method"] == "rehearsal":
         cure = "choose --retain distil, or the way frozen or distil"
         raise fault("rehearsal needs the old tasks' data", key="--without-old-data", cure=cure)

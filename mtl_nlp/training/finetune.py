@@ -96,7 +96,16 @@ def finetune(
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
+    report["parameters"] = parameter_counts(trainer.multi)
     return save_result(trainer, prepared, folder, report, before)
+
+
+def parameter_counts(model: MultiTaskModel) -> dict[str, int]:
+    """How many numbers the model has, and how many of them were trained."""
+    return {
+        "total": sum(p.numel() for p in model.parameters()),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
 
 
 def output_folder(recipe: Recipe, *, resume: bool) -> Path:

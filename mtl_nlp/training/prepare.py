@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ..data.features import EncodedSplit, encode_split
 from ..data.mixture import Mixture
 from ..data.sources import Corpus, final_tasks, read_corpora
 from ..data.windows import RowEncoder
-from ..errors import Faults, FaultyInput, fault, listed
+from ..errors import Faults, FaultyInput, listed
 from ..metrics import METRICS, metrics_for
 from ..metrics.table import ALIASES, did_you_mean, metric_info
 from ..model.encoder import load_config, load_tokenizer, longest_row
@@ -24,6 +25,8 @@ from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import DEFAULTS, check_best_metric, check_training
 from .warm_start import Start, inherit, starting_point
+
+logger = logging.getLogger("mtl_nlp")
 
 METRIC_KINDS = {
     "value": "value",
@@ -98,8 +101,10 @@ class Prepared:
         total = sum(sizes[name] for name in old)
         shares = {True: (retain.rate, total), False: (1 - retain.rate, sum(sizes.values()) - total)}
         if not all(texts for _, texts in shares.values()):
-            where, cure = self.recipe.place_of("retain", "rate"), "every corpus serves both: leave rate out"
-            raise fault(f"found {retain.rate}", where=where, key="retain.rate", cure=cure)
+            logger.warning(
+                "retain.rate: every corpus serves old tasks and new ones alike, so there is nothing to share out"
+            )
+            return None
         part = {name: shares[name in old] for name in sizes}
         return "fixed", {name: share * sizes[name] / texts for name, (share, texts) in part.items()}
 
@@ -122,7 +127,7 @@ def total_steps(recipe: Recipe, mixture: Mixture) -> int:
         # An epoch is a pass over the new tasks' texts, and what is rehearsed beside it.
         new = [name for name in mixture.sizes if not set(name.split("+")) <= set(recipe.inherited)]
         passes = sum(mixture.sizes[name] for name in new) / (1 - recipe.retain.rate)
-        return max(1, math.ceil(steps * passes / mixture.total))
+        return steps if len(new) == len(mixture.sizes) else max(1, math.ceil(steps * passes / mixture.total))
     return steps
 
 

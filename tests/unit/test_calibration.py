@@ -68,7 +68,7 @@ def test_where_all_is_right_the_temperature_stays() -> None:
     outputs = Outputs([torch.tensor([[2.0, 0.0, 0.0]])], [torch.tensor([0])])
     assert tune(make_head(THREE), outputs)[0].temperature == 1.0
     assert best_temperature(lambda t: t) is None
-    assert best_temperature(lambda t: (math.log(t) - 0.5) ** 2) == pytest.approx(math.exp(0.5), rel=1e-3)
+    assert best_temperature(lambda t: 1 + (math.log(t) - 0.5) ** 2) == pytest.approx(math.exp(0.5), rel=1e-3)
 
 
 @pytest.mark.parametrize(
