@@ -105,7 +105,9 @@ def inherit(recipe: Recipe, start: Start) -> None:
 def _inherit_encoder(recipe: Recipe, start: Start, faults: Faults) -> None:
     spec = recipe.encoder_spec
     own = start.encoder.get("name")
-    if "name" in spec.model_fields_set and own is not None and spec.name != own:
+    here = recipe.base / spec.name
+    given = {spec.name, str(here.resolve())} if here.is_dir() else {spec.name}
+    if "name" in spec.model_fields_set and own is not None and own not in given:
         cure = "leave name out: the encoder is the checkpoint's"
         where = recipe.place_of("encoder", "name")
         faults.add(f'found "{spec.name}" beside from', where=where, key="encoder.name", allowed=f'"{own}"', cure=cure)

@@ -19,7 +19,7 @@ from mtl_nlp.data.sampling import STRATEGIES
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.kinds import HEADS, head_kind
 from mtl_nlp.metrics import ALIASES, METRICS
-from mtl_nlp.recipe import Balancing, EncoderSpec, MixtureSpec, RecipeFile, Stopping, make_recipe
+from mtl_nlp.recipe import Balancing, EncoderSpec, Lora, MixtureSpec, RecipeFile, Retain, Stopping, make_recipe
 from mtl_nlp.schema import parse_yaml
 from mtl_nlp.task import load_folder, shipped_folder
 from mtl_nlp.training.arguments import DEFAULTS, OWN, REFUSED
@@ -38,6 +38,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "mixture": MixtureSpec,
     "balancing": Balancing,
     "stopping": Stopping,
+    "lora": Lora,
+    "retain": Retain,
 }
 
 
@@ -69,7 +71,8 @@ def test_the_numbers_of_the_readme_come_from_a_script() -> None:
 
 @pytest.mark.parametrize("title", MODELS)
 def test_every_recipe_key_is_explained(title: str) -> None:
-    documented, fields = keys(RECIPE, title), MODELS[title].model_fields
+    documented = keys(RECIPE, title)
+    fields = {field.alias or name: field for name, field in MODELS[title].model_fields.items()}
     assert list(documented) == list(fields)
     for name, (meaning, default, _) in documented.items():
         assert meaning, name
@@ -85,7 +88,8 @@ def test_the_examples_of_recipe_keys_are_valid() -> None:
             data, _ = parse_yaml(code(cells[-1])[0], name)
             assert list(data) == [name]
             if title == "Top level":
-                assert make_recipe({"tasks": ["demo_intent"], **data})
+                start = {"encoder": {"from": "runs/first"}} if name == "retain" else {}
+                assert make_recipe({"tasks": ["demo_intent"], **start, **data})
             else:
                 assert model.model_validate(data, strict=True)
 
