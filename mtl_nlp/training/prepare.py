@@ -225,10 +225,7 @@ def prepare(
     encoded: dict[str, dict[str, EncodedSplit]] = {split: {} for split in SPLITS}
     for corpus in corpora:
         encoder = row_encoder(corpus, tokenizer, max_length, spec.stride)
-        unlearned = set(corpus.task_names) <= set(recipe.untrained)
         for split, part in corpus.splits.items():
-            if split == "train" and unlearned and need_train:
-                continue
             encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
     return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length, start)
 
@@ -261,6 +258,9 @@ def _read(
         except FaultyInput as error:
             faults.extend(error)
     faults.check()
+    for corpus in corpora:
+        if need_train and set(corpus.task_names) <= untrained:
+            corpus.splits.pop("train", None)  # read, because validation may have been carved from it
     order = {task.name: place for place, task in enumerate(tasks)}
     return sorted(corpora, key=lambda corpus: order[corpus.tasks[0].name])
 

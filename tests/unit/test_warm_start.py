@@ -218,6 +218,28 @@ def test_rehearsal_draws_at_its_rate(base: Path, tmp_path: Path) -> None:
     assert draws["sent"] + draws["ner"] == 16
 
 
+def test_check_reads_what_the_run_will_read(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtl_nlp.cli import main
+    from mtl_nlp.schema import dump_yaml
+    from tests.conftest import write_jsonl
+
+    write_jsonl(tmp_path / "topic" / "train.jsonl", TOPICS)
+    task = {**TOPIC, "data": {**TOPIC["data"], "source": "topic"}}
+    recipe = {"encoder": {"from": str(base)}, "tasks": [*entries(base), task], "retain": {"method": "distil"}}
+    (tmp_path / "recipe.yaml").write_text(dump_yaml(recipe), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["mtl-nlp", "check", str(tmp_path / "recipe.yaml"), "--json", "--no-probe"])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    told = json.loads(capsys.readouterr().out)
+    assert leaving.value.code in (0, 1)
+    assert [c["corpus"] for c in told["run"]["corpora"]] == ["topic"]
+    splits = {c["name"]: set(c["splits"]) for c in told["corpora"]}
+    assert splits["sent"] == {"validation", "test"}
+    assert "train" in splits["topic"]
+
+
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"retain": {"method": "keep"}, "encoder": "x"}, "encoder.from: missing"),
     ({"retain": {"method": "distil", "rate": 0.5}}, "retain.rate: found it with distil"),
