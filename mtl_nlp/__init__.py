@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .lazy import watch
+
 __version__ = "0.1.0"
 
 _WHERE = {
@@ -24,6 +26,8 @@ _WHERE = {
     "Head": "model.heads",
     "VanillaHead": "model.heads",
     "Mixture": "data.mixture",
+    "SamplingStrategy": "data.strategies",
+    "register_strategy": "data.strategies",
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "make_recipe": "recipe",
@@ -43,6 +47,7 @@ __all__ = [
     "MultiTaskTrainer",
     "Predictor",
     "Recipe",
+    "SamplingStrategy",
     "Task",
     "UserError",
     "VanillaHead",
@@ -54,11 +59,13 @@ __all__ = [
     "load_task",
     "make_recipe",
     "register_head",
+    "register_strategy",
     "score_checkpoint",
 ]
 
 if TYPE_CHECKING:
     from .data.mixture import Mixture
+    from .data.strategies import SamplingStrategy, register_strategy
     from .errors import UserError
     from .hub.drop import drop_task
     from .inference.predictor import Predictor
@@ -83,3 +90,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+# `AutoModel.from_pretrained` and `transformers.pipeline("multi-task", …)` know our checkpoints from here on.
+watch()

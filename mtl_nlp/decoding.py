@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .consistency import consistency_of
 from .data.batching import Collator, Record, fetch
 from .data.features import EncodedSplit
 from .data.mixture import Draw
-from .labels import tag_names, transition_mask, viterbi
+from .joint import Agreement, best_pair
+from .labels import Chain, best_scores, best_tags, tag_names, tag_probabilities, transition_mask, viterbi
 from .model.multitask import MultiTaskModel
 from .task import Calibration, Task
 
@@ -32,16 +34,20 @@ class Decoded:
     """One task's answer for one text.
 
     Attributes:
-        value: label (None: abstained), labels, number, a tag a word, answer text, or the choice's number as a string.
-        scores: [K] probabilities (label, labels, choice); [words] probability of each word's tag; None for a number.
+        value: label (None: abstained), labels, number, a tag a word, answer text, the choice's number as a string, or a score a
+            candidate.
+        scores: [K] probabilities (label, labels, choice); [words] probability of each word's tag; [candidates] scores; None for a
+            number.
         span: for an answer, its characters in the context.
         score: the answer's probability.
+        alone: the value before joint decoding with another task; None where there was none.
     """
 
     value: Any
     scores: NDArray[np.float32] | None = None
     span: tuple[int, int] = (0, 0)
     score: float = 0.0
+    alone: Any = None
 
 
 @dataclass
@@ -54,7 +60,13 @@ class TextInput:
 
 
 class Decoder:
-    """Decodes one task as its calibration says; `texts` is how many of its rows belong to each text."""
+    """Decodes one task as its calibration says.
+
+    Attributes:
+        joins: whether its answers may be put right together with another task's (`consistent_with`).
+    """
+
+    joins = True
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -66,6 +78,8 @@ class Decoder:
         if task.kind.annotation == "tags":
             self.labels = tag_names(self.labels, task.tag_scheme)
             self.constraint = transition_mask(self.labels, task.tag_scheme)
+        # A chain's scores begin with its transitions, and with the potentials of a first and a last tag.
+        self.packed = len(self.labels) + 2 if task.kind.chain else 0
 
     def decode(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         """One `Decoded` a text; `scores` are the head's, its rows in the order of the texts' rows."""
@@ -82,8 +96,12 @@ class Decoder:
     def _label(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         return [Decoded(self._one_label(row), row) for row in self._first_rows(scores, texts)]
 
+    def abstains(self, row: NDArray[np.float32]) -> bool:
+        """Whether the highest probability is too low for an answer."""
+        return self.abstain is not None and bool(row.max() < self.abstain.threshold)
+
     def _one_label(self, row: NDArray[np.float32]) -> str | None:
-        if self.abstain is not None and row.max() < self.abstain.threshold:
+        if self.abstain is not None and self.abstains(row):
             return self.abstain.label
         return self.labels[int(row.argmax())]
 
@@ -101,25 +119,63 @@ class Decoder:
         pairs = zip(scores, texts, strict=True)
         return [Decoded(str(int(row.argmax())), row[: len(text.records)]) for row, text in pairs]
 
+    def _relevance(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
+        pairs = zip(scores, texts, strict=True)
+        return [Decoded(row[: len(text.records)].tolist(), row[: len(text.records)]) for row, text in pairs]
+
     def _tags(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
+        lengths = np.asarray([text.words for text in texts])
+        table = self.word_scores(scores, texts)
+        best, _ = self.paths(scores, table, lengths)
+        if self.task.kind.chain:
+            table = tag_probabilities(table, lengths, self._chain(scores))
+        return [self.tagged(ids[:n], probs[:n]) for ids, probs, n in zip(best, table, lengths, strict=True)]
+
+    def _chain(self, scores: NDArray[np.float32]) -> Chain:
+        return Chain.unpacked(scores[0, : self.packed], *self.constraint)
+
+    def paths(
+        self, scores: NDArray[np.float32], table: NDArray[Any], lengths: NDArray[np.int64], possible: Any = None
+    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """The best valid tags of each text, [texts, words], and their log-probabilities up to a constant, [texts].
+
+        Args:
+            table: of `word_scores`.
+            possible: [K], the tags that may be used; all if absent.
+        """
+        if self.task.kind.chain:
+            chain = self._chain(scores)
+            usable = table if possible is None else np.where(possible, table, -np.inf)
+            best = best_tags(usable, lengths, chain)
+            return best, best_scores(usable, lengths, chain, best)
+        logs = np.log(np.maximum(table, FLOOR)).astype(np.float64)
+        best = viterbi(logs if possible is None else np.where(possible, logs, -np.inf), lengths, *self.constraint)
+        own = np.take_along_axis(logs, np.maximum(best, 0)[:, :, None], 2)[:, :, 0]
+        return best, np.where(best >= 0, own, 0.0).sum(1)
+
+    def word_scores(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> NDArray[Any]:
+        """[texts, words, K], what the head says of each word: probabilities, or a chain's log-potentials."""
         most = max((text.words for text in texts), default=0)
         # A word without sub-token has no score: it is O.
-        table = np.full((len(texts), max(most, 1), len(self.labels)), FLOOR, dtype=np.float32)
-        if "O" in self.labels:
-            table[:, :, self.labels.index("O")] = 1.0
+        impossible, sure = (-np.inf, 0.0) if self.task.kind.chain else (FLOOR, 1.0)
+        outside = "O" in self.labels
+        nothing = impossible if outside else (0.0 if self.task.kind.chain else FLOOR)
+        table = np.full((len(texts), max(most, 1), len(self.labels)), nothing, dtype=np.float32)
+        if outside:
+            table[:, :, self.labels.index("O")] = sure
         row = 0
         for number, text in enumerate(texts):
             for record in text.records:
                 words = np.asarray(record["words"])
                 places = np.nonzero(words >= 0)[0]
-                table[number, words[places]] = scores[row, places + record.get("shift", 0)]
+                table[number, words[places]] = scores[row, self.packed + places + record.get("shift", 0)]
                 row += 1
-        lengths = np.asarray([text.words for text in texts])
-        best = viterbi(np.log(np.maximum(table, FLOOR)), lengths, *self.constraint)
-        return [self._tagged(ids[:n], probs[:n]) for ids, probs, n in zip(best, table, lengths, strict=True)]
+        return table
 
-    def _tagged(self, ids: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Decoded:
-        return Decoded([self.labels[i] for i in ids], probabilities[np.arange(len(ids)), ids])
+    def tagged(self, ids: NDArray[np.int64], probabilities: NDArray[Any]) -> Decoded:
+        """The answer of one text: its tags' names and their probabilities ([words, K])."""
+        own = probabilities[np.arange(len(ids)), ids].astype(np.float32)
+        return Decoded([self.labels[i] for i in ids], own)
 
     def _answer(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         found, row = [], 0
@@ -188,11 +244,59 @@ def run_batch(
     moved = {name: to_device(value, device) for name, value in batch.items()}
     with torch.inference_mode(), context():
         logits = model(**moved).logits
-    return {
-        name: decoder.decode(model.kinds[name].scores(decoder.calibrated(logits[name])).cpu().numpy(), texts)
+    scores = {
+        name: model.kinds[name].scores(decoder.calibrated(logits[name])).cpu().numpy()
         for name, decoder in decoders.items()
         if name in logits
     }
+    return decode_all(decoders, scores, dict.fromkeys(scores, texts))
+
+
+def decode_all(
+    decoders: Mapping[str, Decoder],
+    scores: Mapping[str, NDArray[np.float32]],
+    texts: Mapping[str, Sequence[TextInput]],
+) -> dict[str, list[Decoded]]:
+    """Each task's answers; tasks that have to be consistent with each other (`consistent_with`) are decoded together."""
+    found = {name: decoders[name].decode(scores[name], texts[name]) for name in scores}
+    for name in found:
+        given = consistency_of(decoders[name].task)
+        if given is not None and given.task in found and decoders[name].joins:
+            _reconcile(found, decoders[given.task], decoders[name], scores[name], texts[name])
+    return found
+
+
+def _reconcile(
+    found: dict[str, list[Decoded]],
+    labelling: Decoder,
+    tagging: Decoder,
+    scores: NDArray[np.float32],
+    texts: Sequence[TextInput],
+) -> None:
+    """Put the best consistent pair in the place of answers that do not go together; note in all what the heads said alone."""
+    agreement = Agreement.of(labelling.labels, tagging.labels, tagging.task)
+    labels, tags = found[labelling.task.name], found[tagging.task.name]
+    if agreement is None:
+        return
+    table = tagging.word_scores(scores, texts)
+    for number, (label, tagged) in enumerate(zip(labels, tags, strict=True)):
+        label.alone, tagged.alone = label.value, tagged.value
+        if label.scores is not None and labelling.abstains(label.scores):
+            continue
+        if agreement.holds(label.value, tagged.value):
+            continue
+        words, one = np.asarray([texts[number].words]), table[number : number + 1]
+
+        def paths(possible: Any, words: Any = words, one: Any = one) -> tuple[NDArray[np.int64], float]:
+            best, value = tagging.paths(scores, one, words, possible)
+            return best[0], float(value[0])
+
+        assert label.scores is not None
+        chosen, ids = best_pair(label.scores, agreement, paths)
+        label.value = labelling.labels[chosen]
+        probabilities = tag_probabilities(one, words, tagging._chain(scores))[0] if tagging.packed else one[0]
+        answer = tagging.tagged(ids[: words[0]], probabilities[: words[0]])
+        tagged.value, tagged.scores = answer.value, answer.scores
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 from .errors import UserError, listed
 from .registry import Registry, resolve
 
-Annotation = Literal["label", "labels", "value", "tags", "answer", "choice", "none"]
-Input = Literal["text", "question", "choices"]
+Annotation = Literal["label", "labels", "value", "tags", "answer", "choice", "relevance", "none"]
+Input = Literal["text", "question", "choices", "candidates"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ ANNOTATIONS: dict[str, AnnotationForm] = {
     ),
     "answer": AnnotationForm((frozenset({"answers"}),), False, ("qa_f1", "exact_match")),
     "choice": AnnotationForm((frozenset({"label"}),), False, ("accuracy",)),
+    "relevance": AnnotationForm((frozenset({"relevance"}),), False, ("ndcg", "mrr", "map")),
     "none": AnnotationForm((frozenset(),), False, ()),
 }
 
@@ -51,6 +52,7 @@ INPUT_COLUMNS: dict[str, tuple[frozenset[str], ...]] = {
     "text": (frozenset({"text"}), frozenset({"tokens"}), frozenset({"bracketed"})),
     "question": (frozenset({"question", "context"}),),
     "choices": (frozenset({"context", "choices"}), frozenset({"context", "choice_columns"})),
+    "candidates": (frozenset({"query", "candidates"}), frozenset({"query", "candidate"})),
 }
 
 
@@ -62,10 +64,12 @@ class HeadKind:
         name: as a task file writes it under `head`.
         annotation: the form of its annotations, a key of `ANNOTATIONS`.
         module: its torch half, a subclass of `mtl_nlp.model.heads.Head` or `"module:attribute"`.
-        input: what it reads: a `text` (or pair, or words), a `question` with its context, or `choices`.
+        input: what it reads: a `text` (or pair, or words), a `question` with its context, `choices`, or a query's `candidates`.
         description: one line for `tasks list` and messages.
         own_rows: it changes its input (masked LM), so it cannot share a corpus' rows.
         metrics: default metrics where they are not the annotation's.
+        loss_options: keys of a task's `loss` that the head heeds, beside `weight`.
+        chain: tags depend on their neighbours: scores begin with transitions (`mtl_nlp.model.crf`), a text's rows are joined.
     """
 
     name: str
@@ -75,6 +79,8 @@ class HeadKind:
     description: str = ""
     own_rows: bool = False
     metrics: tuple[str, ...] = ()
+    loss_options: tuple[str, ...] = ()
+    chain: bool = False
 
     @property
     def form(self) -> AnnotationForm:
@@ -93,15 +99,36 @@ class HeadKind:
 
 _HEADS = "mtl_nlp.model.heads"
 
+_CLASSES = ("class_weights", "focal", "smoothing")
+
 SEQUENCE_CLASSIFICATION = HeadKind(
-    "sequence_classification", "label", f"{_HEADS}:SequenceClassification", description="one label a text or pair"
+    "sequence_classification",
+    "label",
+    f"{_HEADS}:SequenceClassification",
+    description="one label a text or pair",
+    loss_options=_CLASSES,
 )
 MULTI_LABEL_CLASSIFICATION = HeadKind(
-    "multi_label_classification", "labels", f"{_HEADS}:MultiLabelClassification", description="any number of labels"
+    "multi_label_classification",
+    "labels",
+    f"{_HEADS}:MultiLabelClassification",
+    description="any number of labels",
+    loss_options=("pos_weight", "focal", "smoothing"),
 )
 REGRESSION = HeadKind("regression", "value", f"{_HEADS}:Regression", description="one number a text or pair")
 TOKEN_CLASSIFICATION = HeadKind(
-    "token_classification", "tags", f"{_HEADS}:TokenClassification", description="one tag a word: entities, slots"
+    "token_classification",
+    "tags",
+    f"{_HEADS}:TokenClassification",
+    description="one tag a word: entities, slots",
+    loss_options=_CLASSES,
+)
+TOKEN_CLASSIFICATION_CRF = HeadKind(
+    "token_classification_crf",
+    "tags",
+    "mtl_nlp.model.crf:TokenClassificationCRF",
+    description="one tag a word, with learned transitions between neighbours",
+    chain=True,
 )
 QUESTION_ANSWERING = HeadKind(
     "question_answering",
@@ -112,6 +139,14 @@ QUESTION_ANSWERING = HeadKind(
 )
 MULTIPLE_CHOICE = HeadKind(
     "multiple_choice", "choice", f"{_HEADS}:MultipleChoice", input="choices", description="one of several endings"
+)
+RANKING = HeadKind(
+    "ranking",
+    "relevance",
+    "mtl_nlp.model.ranking:Ranking",
+    input="candidates",
+    description="an order of the candidates of a query",
+    loss_options=("objective",),
 )
 MASKED_LANGUAGE_MODELING = HeadKind(
     "masked_language_modeling",
@@ -126,8 +161,10 @@ _BUILTIN = (
     MULTI_LABEL_CLASSIFICATION,
     REGRESSION,
     TOKEN_CLASSIFICATION,
+    TOKEN_CLASSIFICATION_CRF,
     QUESTION_ANSWERING,
     MULTIPLE_CHOICE,
+    RANKING,
     MASKED_LANGUAGE_MODELING,
 )
 
@@ -149,9 +186,15 @@ def head_kind(name: str) -> HeadKind:
 
 
 def register_head(
-    name: str, *, annotation: Annotation, input: Input = "text", metrics: tuple[str, ...] = (), description: str = ""
+    name: str,
+    *,
+    annotation: Annotation,
+    input: Input = "text",
+    metrics: tuple[str, ...] = (),
+    description: str = "",
+    loss_options: tuple[str, ...] = (),
 ) -> Callable[[C], C]:
-    """Decorator: register a torch `Head` class as the kind `name`.
+    """Decorator: register a torch `Head` class as the kind `name`; the arguments are those of `HeadKind`.
 
     Raises:
         UserError: the name is taken or the annotation unknown.
@@ -160,7 +203,7 @@ def register_head(
         raise UserError(f'annotation "{annotation}" is unknown; allowed: {listed(ANNOTATIONS)}')
 
     def enter(cls: C) -> C:
-        kind = HeadKind(name, annotation, cls, input=input, metrics=metrics, description=description)
+        kind = HeadKind(name, annotation, cls, input, description, metrics=metrics, loss_options=loss_options)
         HEADS.add(name, kind)
         return cls
 

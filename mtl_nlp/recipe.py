@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from .consistency import check_consistency
 from .errors import Faults, FaultyInput, fault, listed
 from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
-from .task import Task, find_task, make_task, with_name
+from .sharing import check_sharing
+from .task import Task, find_task, make_task, with_name, with_place
 
 RESOLVED = "recipe.resolved.yaml"
 FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".txt")
@@ -28,7 +30,8 @@ class EncoderSpec(Strict):
     """The shared encoder: any `AutoModel` on the Hub or in a folder.
 
     `freeze` keeps parameters as they are: `embeddings`, a number of layers from the bottom (embeddings included), or `all`.
-    `from` is a checkpoint of ours: encoder, tokenizer, and the heads of the recipe's tasks that it has (`training.warm_start`).
+    `from` is a checkpoint to begin at: a fine-tuned model of transformers gives encoder and tokenizer, one of ours also the heads
+    of the recipe's tasks that it has (`training.warm_start`).
     """
 
     name: str = DEFAULT_ENCODER
@@ -40,6 +43,19 @@ class EncoderSpec(Strict):
     stride: int = Field(default=64, ge=0)
     trust_remote_code: bool = False
 
+    @property
+    def place(self) -> str:
+        """Where weights, configuration and tokenizer are: `from`, else `name`."""
+        return self.from_ or self.name
+
+
+class SchedulePointSpec(Strict):
+    """One point of `mixture.schedule`: a temperature or rates, when the share `at` of the run is done."""
+
+    at: float = Field(ge=0.0, le=1.0)
+    temperature: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
+    rates: dict[str, float] | None = None
+
 
 class MixtureSpec(Strict):
     """How batches are mixed; see `mtl_nlp.data.mixture`.
@@ -47,9 +63,14 @@ class MixtureSpec(Strict):
     `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates).
     """
 
-    strategy: Literal["proportional", "uniform", "temperature", "round_robin", "fixed"] = "proportional"
+    strategy: str = "proportional"  # a name in `mtl_nlp.data.strategies`, which lies above this layer; checked there
     temperature: float = Field(default=2.0, ge=1.0, allow_inf_nan=False)
     rates: dict[str, float] | None = None
+    cap: int | None = Field(default=None, ge=1)
+    schedule: list[SchedulePointSpec] | None = Field(default=None, min_length=1)
+    reference: dict[str, float] | None = None
+    adapt: float = Field(default=0.5, ge=0.0, le=1.0)
+    max_passes: int | None = Field(default=None, ge=1)
     batching: Literal["mixed", "homogeneous"] = "mixed"
     batch: int = Field(default=32, ge=1)
     bucketing: bool = True
@@ -86,11 +107,25 @@ class Retain(Strict):
     temperature: float = Field(default=2.0, gt=0.0, allow_inf_nan=False)
 
 
+class Budget(Strict):
+    """The most that a run may use; the first that is reached ends it. `tokens` are real ones, through the encoder in training."""
+
+    steps: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+
+
 class Stopping(Strict):
-    """Stop after `patience` evaluations without a gain of more than `tolerance` in the metric for the best model."""
+    """Stop after `patience` evaluations without a gain of more than `tolerance` in the metric for the best model.
+
+    With `per_task` it is each task that stops by its own primary metric; `freed` says what becomes of its share of the run.
+    """
 
     patience: int | None = Field(default=None, ge=1)
-    tolerance: float = Field(default=0.0, ge=0.0)
+    tolerance: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    per_task: bool = False
+    freed: Literal["save", "redistribute"] = "save"
+    budget: Budget = Field(default_factory=Budget)
 
 
 class RecipeFile(Strict):
@@ -101,6 +136,7 @@ class RecipeFile(Strict):
     mixture: MixtureSpec = Field(default_factory=MixtureSpec)
     balancing: Balancing = Field(default_factory=Balancing)
     stopping: Stopping = Field(default_factory=Stopping)
+    performance: Literal["auto", "plain"] = "auto"
     lora: Lora | None = None
     retain: Retain | None = None
     training: dict[str, Any] = Field(default_factory=dict)
@@ -163,7 +199,7 @@ class Recipe(RecipeFile):
 
 
 def _resolved_task(task: Task) -> dict[str, Any]:
-    data = task.model_dump(exclude_none=True, exclude_defaults=True)
+    data = task.model_dump(exclude_none=True, exclude_defaults=True, by_alias=True)
     inner = data.setdefault("data", {})
     if "missing" in task.data.model_fields_set:
         # For a regression the default, written out, means something else than the default left out.
@@ -284,7 +320,7 @@ def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
         raise fault(f"found {entry['use']!r}", where=place, key=f"tasks.{i}.use", allowed="a task's name or a path")
     path = find_task(entry["use"], base, place, f"tasks.{i}")
     data, own = read_yaml(path, "task file")
-    over = {key: value for key, value in entry.items() if key != "use"}
+    over = with_place({key: value for key, value in entry.items() if key != "use"}, base)
     source_over = over["data"].get("source") if isinstance(over.get("data"), dict) else None
     if isinstance(source_over, str) and is_local(source_over, base) and isinstance(data.get("data"), dict):
         data = {**data, "data": {key: value for key, value in data["data"].items() if key not in OF_SOURCE}}
@@ -341,6 +377,8 @@ def _check_tasks(
         faults.add(
             "missing", where=task.where, key=f"{task.name}.data.columns", allowed="which column plays which role"
         )
+    check_sharing(tasks, faults)
+    check_consistency(tasks, faults)
     unknown = sorted(memory - set(names))
     if unknown:
         faults.add(f"data given for {listed(unknown)}", key="datasets", allowed=listed(names))

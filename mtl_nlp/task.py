@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from .errors import Faults, FaultyInput, UserError, closest, fault, listed
 from .kinds import INPUT_COLUMNS, HeadKind, head_kind
+from .loss import Loss, name_faults, option_faults, outputs_of
 from .schema import Source, Strict, read_yaml, validate
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
@@ -48,6 +49,10 @@ class Columns(Strict):
     answers: Names | None = None
     choices: Names | None = None
     choice_columns: list[str] | None = None
+    query: Names | None = None
+    candidates: Names | None = None
+    candidate: Names | None = None
+    relevance: Names | None = None
 
     def roles(self) -> dict[str, list[str]]:
         """Role → the names to try, in order, for the roles that are given."""
@@ -84,10 +89,11 @@ class Data(Strict):
     missing: list[str | int | float] = Field(default_factory=lambda: list(MISSING))
 
 
-class Loss(Strict):
-    """How much the task's loss counts beside its share of the mixture."""
+class Consistency(Strict):
+    """The task whose label a token task's types have to go with, and which types go with which label (counted where absent)."""
 
-    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    task: Name
+    types: dict[str, list[str]] | None = None
 
 
 class Abstain(Strict):
@@ -123,7 +129,10 @@ class Task(Strict):
     words: Words | None = None
     labels: list[str] | None = None
     metrics: list[str] | None = None
+    from_: str | None = Field(default=None, alias="from", min_length=1)
     loss: Loss = Field(default_factory=Loss)
+    share_head_with: Name | None = None
+    consistent_with: Name | Consistency | None = None
     auxiliary: bool = False
     mask_probability: float = Field(default=0.15, gt=0.0, lt=1.0)
     calibration: Calibration | None = None
@@ -202,6 +211,9 @@ def _incoherent(task: Task) -> Iterable[str]:
         yield f"words is for token tasks; head {task.head} has none: remove the key"
     if kind.annotation != "none" and task.mask_probability != 0.15:
         yield "mask_probability is for masked_language_modeling only: remove the key"
+    yield from option_faults(task.loss, kind)
+    if task.labels and task.loss.given():
+        yield from name_faults(task.loss, outputs_of(kind, task.labels, task.tag_scheme), task.labels)
     if task.calibration is not None:
         yield from _calibration_faults(task, task.calibration, kind)
     if "validation" in task.data.model_fields_set and task.data.splits.validation is not None:
@@ -255,6 +267,8 @@ def column_faults(roles: set[str], kind: HeadKind) -> Iterable[str]:
         yield f"data.columns has {listed(several)}; head {kind.name} reads one of them: remove the others"
     if {"tokens", "spans"} <= roles and kind.annotation == "tags":
         yield "data.columns has tokens with spans, which count the characters of a text: give text in place of tokens"
+    if {"candidates", "candidate"} <= roles:
+        yield "data.columns has candidates (a list) with candidate (one a row): remove one of them"
     if not any(option <= roles for option in kind.form.columns):
         options = " or ".join("+".join(option) for option in needed)
         yield f"data.columns has {listed(sorted(roles))}; head {kind.name} needs the role {options}"
@@ -266,7 +280,17 @@ def column_faults(roles: set[str], kind: HeadKind) -> Iterable[str]:
 
 def make_task(data: dict[str, Any], source: Source, base: Path, prefix: tuple[str | int, ...] = ()) -> Task:
     """A task from plain data; `base` is where its relative paths start, `prefix` its key in the file."""
-    return validate(Task, data, source, prefix).placed(source, base)
+    return validate(Task, with_place(data, base), source, prefix).placed(source, base)
+
+
+def with_place(data: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Task data whose `from`, if it is a folder, is absolute: it may be read beside a file in another folder."""
+    start = data.get("from")
+    if not isinstance(start, str):
+        return data
+    path, mark, name = start.partition("#")
+    folder = base / Path(path).expanduser()
+    return {**data, "from": f"{folder.resolve()}{mark}{name}"} if path and folder.is_dir() else data
 
 
 def load_task(path: str | Path) -> Task:

@@ -12,6 +12,7 @@ from .train import AsJson, DataRoot, Recipe, Sets
 if TYPE_CHECKING:
     from ..data.checks import CorpusReport, DataReport, SplitReport
     from ..data.label_balance import Drift, SplitLabels, TaskBalance
+    from ..data.mixture import CorpusDraws
     from ..training.probe import Estimate, RunPlan
 
 LONG_LIST, TOP = 12, 5
@@ -207,8 +208,14 @@ def _run(plan: RunPlan) -> None:
         ["evaluations", f"{plan.evaluations} of {plan.validation_texts} texts, and one of the finished model"],
     ]
     show.table("The run", ["", "value"], rows)
-    drawn = [[c.corpus, c.texts, c.rate, c.draws, f"{c.passes:.2f}"] for c in plan.corpora]
+    drawn = [[c.corpus, c.texts, _rate(c), c.draws, f"{c.passes:.2f}"] for c in plan.corpora]
     show.table("What it draws", ["corpus", "training texts", "rate", "draws", "passes"], drawn)
+    for note in plan.notes:
+        typer.echo(note)
+
+
+def _rate(corpus: CorpusDraws) -> Any:
+    return corpus.rate if corpus.last_rate is None else f"{corpus.rate:.4f} → {corpus.last_rate:.4f}"
 
 
 def _cost(plan: RunPlan, cost: Estimate) -> None:

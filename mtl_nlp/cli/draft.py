@@ -224,6 +224,8 @@ def _role_says(role: str, head: str) -> str:
         "spans": "what is learned: {start, end, label} in characters",
         "answers": "what is learned: {text, answer_start}",
         "choices": "the choices, a list",
+        "query": "what is asked for",
+        "candidates": "what is ranked, a list",
         "choice_columns": "the choices, a column each",
     }
     learned = "a tag for each word" if head == "token_classification" else "several a text: a list, or a|b"

@@ -134,7 +134,7 @@ def _columns_of(kind: HeadKind) -> str:
 
 
 def _definition(task: Task) -> dict[str, Any]:
-    data = task.model_dump(mode="json")
+    data = task.model_dump(mode="json", by_alias=True)
     data["metrics"] = task.metric_names
     if task.kind.annotation == "tags":
         data["scheme"], data["words"] = task.tag_scheme, task.word_splitter

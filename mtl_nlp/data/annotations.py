@@ -206,6 +206,15 @@ class AnnotationReader:
                 )
         return {"text": texts, "answer_start": starts}
 
+    def _relevance(self, row: int, value: Any, text: Sequence[str]) -> list[float]:
+        if isinstance(value, str):
+            value = _from_json(value)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"found {value!r:.80} → allowed: a list with the relevance of each candidate")
+        if len(value) != len(text):
+            raise ValueError(f"{len(value)} values for {len(text)} candidates → one a candidate")
+        return [_as_relevance(one) for one in value]
+
     def _none(self, row: int, value: Any, text: Any) -> None:
         """Masked LM has no annotation."""
 
@@ -243,6 +252,16 @@ def _as_answers(value: Any) -> tuple[list[str], list[int]]:
     except (json.JSONDecodeError, KeyError, TypeError):
         allowed = "{text: [a, …], answer_start: [0, …]}"
         raise ValueError(f"found {value!r:.80} → allowed: {allowed}") from None
+
+
+def _as_relevance(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"found relevance {value!r} → allowed: a number from 0 (not relevant) up")
+    return number
 
 
 def _as_span(value: Any) -> Span:

@@ -7,7 +7,9 @@ the micro-batches of one process; the loader is not sharded a second time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -85,11 +87,8 @@ class MicroBatches(Sampler[list[Draw]]):
         return self.steps * self.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        stream = self.mixture.batches(start_step=self.epoch * self.steps)
-        for _ in range(self.steps):
-            yield from slice_for(
-                next(stream), process=self.process, processes=self.processes, accumulation=self.accumulation
-            )
+        for batch in islice(self.mixture.batches(start_step=self.epoch * self.steps), self.steps):
+            yield from slice_for(batch, process=self.process, processes=self.processes, accumulation=self.accumulation)
 
 
 class MixtureLoader(DataLoader[Record]):
@@ -98,6 +97,20 @@ class MixtureLoader(DataLoader[Record]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def lookahead(workers: int, prefetch: int | None, most: int | None) -> tuple[int, int | None]:
+    """Loader workers and batches that each prepares ahead, such that they are at most `most` micro-batches ahead of training.
+
+    Where rates change on the way, a loader that ran further would draw at rates that are not decided yet.
+    """
+    if not workers:
+        return 0, None
+    each = prefetch or 2
+    if most is not None:
+        workers = min(workers, most)
+        each = max(1, min(each, most // workers))
+    return workers, each
 
 
 class Collator:
@@ -156,10 +169,10 @@ class Collator:
         cut = longest if right else width
         found = {"rows": torch.tensor(rows), "width": torch.tensor(cut)}
         kind = task.kind.annotation
-        if kind == "choice":
+        if kind in ("choice", "relevance") or (task.kind.chain and self.labelled):
             starts = [i for i, row in enumerate(rows) if records[row]["first"]]
             found["sizes"] = torch.tensor([b - a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)])
-            rows = [rows[i] for i in starts]
+            rows = rows if task.kind.chain else [rows[i] for i in starts]
         if self.labelled:
             values = [records[i][f"@{task.name}"] for i in rows]
             shift = [0 if right else width - len(records[i]["input_ids"]) for i in rows]
@@ -187,6 +200,9 @@ def _labels(kind: str, values: list[Any], width: int, shift: Sequence[int]) -> T
         return table
     if kind == "answer":
         return torch.tensor([[p + start for p in value] for value, start in zip(values, shift, strict=True)])
+    if kind == "relevance":
+        most = max(len(value) for value in values)
+        return torch.tensor([[*value, *[math.nan] * (most - len(value))] for value in values], dtype=torch.float32)
     if kind in ("value", "labels"):
         return torch.tensor(values, dtype=torch.float32)
     return torch.tensor(values, dtype=torch.long)

@@ -78,7 +78,7 @@ class _Targets:
         from datasets import List, Value
 
         whole, real = Value("int32"), Value("float32")
-        forms = {"label": whole, "choice": whole, "value": real, "labels": List(real)}
+        forms = {"label": whole, "choice": whole, "value": real, "labels": List(real), "relevance": List(real)}
         return forms.get(self.kind, List(whole))
 
     def reference(self, normal: Any, text: TextRows, raw: Any) -> Any:
@@ -117,6 +117,8 @@ class _Targets:
             first = [float(name in normal) for name in self.ids]
         elif self.kind == "choice":
             return [normal] * len(text.rows)
+        elif self.kind == "relevance":
+            return [normal] + [[]] * (len(text.rows) - 1)
         else:
             first = normal
         return [first] + [None] * (len(text.rows) - 1)

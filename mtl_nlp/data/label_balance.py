@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BATCH = 1000
 FLAGGED = 0.1
 MOST_MOVED = 3
-UNITS = {"label": "texts", "labels": "texts", "choice": "texts", "answer": "texts", "value": "texts", "tags": "spans"}
+UNITS = {**dict.fromkeys(("label", "labels", "choice", "relevance", "answer", "value"), "texts"), "tags": "spans"}
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,8 @@ def labels_of(annotation: Any, task: Task) -> Iterable[tuple[str, int | None]]:
         return [(task.labels[annotation] if task.labels else str(annotation), None)]
     if kind == "answer":
         return [("answered" if annotation["text"] else "unanswered", None)]
+    if kind == "relevance":
+        return [("some relevant" if any(annotation) else "none relevant", None)]
     if kind == "value":
         return []
     if annotation and isinstance(annotation[0], Mapping):

@@ -15,6 +15,7 @@ from ..errors import Faults, fault, listed
 from ..kinds import HeadKind
 from ..task import Columns, Task, column_faults
 from .annotations import AnnotationReader, bracketed_words
+from .candidates import gathered
 from .places import Place
 from .readers import Origin, mixed_types, read_files, read_hub, read_memory
 
@@ -79,6 +80,9 @@ def read_rows(place: Place, split: str, tasks: Sequence[Task], objects: Mapping[
         rows.disagreement = "spans count the characters of a raw text"
         return rows
     selected = raw if kept is None else raw.select(kept)
+    if "candidate" in columns[tasks[0].name]:
+        selected, firsts = gathered(selected, [columns[task.name] for task in tasks])
+        rows.source_rows = [source_rows[row] for row in firsts]
     rows.data = spool(_normal_batches(selected, tasks, plan, rows), _features(tasks, plan))
     return rows
 
@@ -150,11 +154,20 @@ def _form(feature: Any) -> str:
 def _wrong_form(role: str, raw: Dataset, column: str) -> str:
     """What a column has to hold to play the role, where it holds something else."""
     form = _form(raw.features[column])
-    if role in ("text", "pair", "question", "context", "bracketed", "choice_columns") and form in ("lists", "mappings"):
+    if role in (
+        "text",
+        "pair",
+        "question",
+        "context",
+        "bracketed",
+        "choice_columns",
+        "query",
+        "candidate",
+    ) and form in ("lists", "mappings"):
         return "text" + ("; a list of words is the role tokens" if role == "text" and form == "lists" else "")
     if role == "tokens" and form not in ("lists", "string values", "large_string values", "null values"):
         return "a list of words, or one string of them"
-    return "a list of texts" if role == "choices" and form not in ("lists", "null values") else ""
+    return "a list of texts" if role in ("choices", "candidates") and form not in ("lists", "null values") else ""
 
 
 def with_default_columns(task: Task, data: Any) -> Task:
@@ -177,6 +190,8 @@ def with_default_columns(task: Task, data: Any) -> Task:
         )
     else:
         wanted = ("question", "context", *(("answers",) if kind.input == "question" else ("choices", "label")))
+    if kind.input == "candidates":
+        wanted = ("query", "candidates" if "candidates" in names else "candidate", "relevance")
     used = {role: role for role in wanted if role in names}
     problems = list(column_faults(set(used), kind))
     if problems:
@@ -219,7 +234,7 @@ def _class_names(task: Task, raw: Dataset, columns: Mapping[str, Any]) -> list[s
 def _plan(tasks: Sequence[Task], columns: dict[str, dict[str, Any]]) -> _Plan:
     kind = tasks[0].kind.input
     if kind != "text":
-        return _Plan(columns, kind)
+        return _Plan(columns, "choices" if kind == "candidates" else kind)
     with_words = [name for name, roles in columns.items() if "tokens" in roles or "bracketed" in roles]
     if with_words:
         return _Plan(columns, "tokens", with_words[0])
@@ -262,10 +277,11 @@ def _input_of(batch: Mapping[str, list[Any]], i: int, roles: Mapping[str, Any], 
     elif reads == "text":
         given = {"text": _text(batch[roles["text"]][i])}
     else:
-        given = {"context": _text(batch[roles["context"]][i])}
+        given = {"context": _text(batch[roles["query" if "query" in roles else "context"]][i])}
         if reads == "choices":
             columns = roles.get("choice_columns", ())
-            choices = batch[roles["choices"]][i] if "choices" in roles else [batch[column][i] for column in columns]
+            listing = next((roles[role] for role in ("choices", "candidates", "candidate") if role in roles), None)
+            choices = batch[listing][i] if listing is not None else [batch[column][i] for column in columns]
             given["choices"] = [_text(choice) for choice in choices or []]
     return given | {role: _text(batch[roles[role]][i]) for role in ("question", "pair") if role in roles}
 
@@ -349,6 +365,7 @@ def _features(tasks: Sequence[Task], plan: _Plan) -> dict[str, Any]:
         "value": Value("float64"),
         "answer": {"text": words, "answer_start": List(Value("int32"))},
         "choice": Value("int32"),
+        "relevance": List(Value("float64")),
     }
     for task in tasks:
         kind = task.kind.annotation

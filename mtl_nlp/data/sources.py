@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Faults, FaultyInput, UserError, fault, listed
 from ..recipe import Recipe
+from ..sharing import joined_labels
 from ..task import SPLITS, Task
 from .annotations import AnnotationCounts, label_order
+from .consistency import settle_types
 from .places import Place, located, place_of
 from .readers import Origin
 from .rows import SplitRows, read_rows, with_default_columns
@@ -123,8 +125,20 @@ def read_corpora(
         except UserError as error:
             faults.add(str(error))
     faults.check()
+    _join_labels(corpora)
+    settle_types(corpora)
     order = {task.name: i for i, task in enumerate(recipe.definitions)}
     return sorted(corpora, key=lambda corpus: order[corpus.tasks[0].name])
+
+
+def _join_labels(corpora: Sequence[Corpus]) -> None:
+    """Tasks under one head have all its labels."""
+    joined = joined_labels([task for corpus in corpora for task in corpus.tasks])
+    for corpus in corpora:
+        corpus.tasks = [
+            task.model_copy(update={"labels": joined.get(task.name, task.labels)}).placed(task._source, task.base)
+            for task in corpus.tasks
+        ]
 
 
 def final_tasks(recipe: Recipe, corpora: Sequence[Corpus]) -> list[Task]:

@@ -55,9 +55,11 @@ def write_json(path: Path, data: Any) -> None:
     os.replace(temporary, path)
 
 
-def write_state(folder: Path, *, step: int, mixture: Mapping[str, Any], rates: Mapping[str, float], sizes: Any) -> None:
-    """`mtl_state.json`: where the mixture stands after `step` optimizer steps."""
-    state = {"format_version": FORMAT_VERSION, "step": step, "mixture": mixture, "rates": rates, "sizes": sizes}
+def write_state(
+    folder: Path, *, step: int, mixture: Mapping[str, Any], schedule: Mapping[str, Any], sizes: Mapping[str, int]
+) -> None:
+    """`mtl_state.json`: where the mixture stands after `step` optimizer steps, and what the run has decided."""
+    state = {"format_version": FORMAT_VERSION, "step": step, "mixture": mixture, "schedule": schedule, "sizes": sizes}
     write_json(folder / STATE, state)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..consistency import consistency_of
 from ..errors import fault, listed
 from ..model.config import MultiTaskConfig, task_record
 from ..model.multitask import MultiTaskModel
@@ -34,7 +35,7 @@ def drop_task(checkpoint: str | Path, tasks: str | Sequence[str], *, output: str
     odd = [name for name in dropped if name not in known]
     if odd:
         raise fault(f"no task {listed(odd)}", where=str(folder), key="task", allowed=listed(known, 40))
-    kept = [task for task in model.tasks if task.name not in dropped]
+    kept = _rehomed([task for task in model.tasks if task.name not in dropped], dropped)
     if not kept:
         cure = "keep at least one; the encoder alone is an `AutoModel`"
         raise fault("no task would stay", where=str(folder), key="task", allowed=listed(known, 40), cure=cure)
@@ -44,7 +45,7 @@ def drop_task(checkpoint: str | Path, tasks: str | Sequence[str], *, output: str
     def write(path: Path) -> None:
         smaller.save_pretrained(path)
         tokenizer.save_pretrained(path)
-        recipe = _recipe_without(folder, dropped)
+        recipe = _recipe_without(folder, kept, dropped)
         if recipe is not None:
             (path / RESOLVED).write_text(dump_yaml(recipe), encoding="utf-8")
         metrics = metrics_without(folder, kept, dropped)
@@ -54,6 +55,22 @@ def drop_task(checkpoint: str | Path, tasks: str | Sequence[str], *, output: str
     target.mkdir(parents=True, exist_ok=True)
     write_model(target, write)
     return target
+
+
+def _rehomed(kept: Sequence[Task], dropped: Sequence[str]) -> list[Task]:
+    """The tasks that stay, none of which refers to one that goes: a shared head passes to the first task that is left of it."""
+    heirs: dict[str, str] = {}
+    found = []
+    for task in kept:
+        update: dict[str, Any] = {}
+        partner = consistency_of(task)
+        if partner is not None and partner.task in dropped:
+            update["consistent_with"] = None
+        if task.share_head_with in dropped:
+            heir = heirs.setdefault(str(task.share_head_with), task.name)
+            update["share_head_with"] = None if heir == task.name else heir
+        found.append(task.model_copy(update=update) if update else task)
+    return found
 
 
 def without_heads(model: MultiTaskModel, kept: Sequence[Task]) -> MultiTaskModel:
@@ -69,12 +86,18 @@ def without_heads(model: MultiTaskModel, kept: Sequence[Task]) -> MultiTaskModel
     return smaller.eval()
 
 
-def _recipe_without(folder: Path, dropped: Sequence[str]) -> dict[str, Any] | None:
+def _recipe_without(folder: Path, kept: Sequence[Task], dropped: Sequence[str]) -> dict[str, Any] | None:
     """The resolved recipe without the tasks and what names them."""
     if not (folder / RESOLVED).is_file():
         return None
     data, _ = read_yaml(folder / RESOLVED, "resolved recipe")
-    data["tasks"] = [entry for entry in data["tasks"] if entry.get("name") not in dropped]
+    changed = {task.name: task for task in kept}
+    data["tasks"] = [entry for entry in data["tasks"] if entry.get("name") in changed]
+    for entry in data["tasks"]:
+        for key in ("consistent_with", "share_head_with"):
+            if key in entry:
+                value = changed[entry["name"]].model_dump(exclude_none=True).get(key)
+                entry.update({key: value}) if value is not None else entry.pop(key)
     mixture = data.get("mixture") or {}
     if set(mixture.get("rates") or {}) & set(dropped):
         logger.warning("mixture.rates named a dropped task: the recipe's strategy is now proportional")

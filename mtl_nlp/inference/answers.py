@@ -1,8 +1,9 @@
 """Decoded annotations → a task's part of a prediction, as plain JSON data.
 
 By kind: `{"label", "score"}`, `{"labels": [{"label", "score"}]}`, `{"value"}`, `{"entities": [{"entity_group", "score", "word",
-"start", "end"}]}` (with `"tags"` for given words), `{"answer", "start", "end", "score"}`, and for multiple choice `{"label",
-"score", "choice"}`. Offsets are characters of the raw text, of the words joined by single spaces, or of the context.
+"start", "end"}]}` (with `"tags"` for given words), `{"answer", "start", "end", "score"}`, for multiple choice `{"label", "score",
+"choice"}`, for ranking `{"ranking": [{"candidate", "score", "index"}]}`. Offsets are characters of the raw text, of the words
+joined by single spaces, or of the context.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def answer(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str | No
         "value": _value,
         "choice": _choice,
         "answer": _answer,
+        "relevance": _ranking,
     }
     if task.kind.annotation == "tags":
         assert splitter is not None
@@ -43,7 +45,7 @@ def answer(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str | No
 def _label(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
     assert decoded.scores is not None
     labels = list(task.labels or ())
-    # Of the label that is answered; where none is, the highest, which was too low.
+    # Of the label that is answered (joint decoding may have chosen another than the highest); where none is, the highest.
     score = decoded.scores.max() if decoded.value is None else decoded.scores[labels.index(decoded.value)]
     return {"label": decoded.value, "score": float(score)} | _scores(labels, decoded, top)
 
@@ -73,6 +75,15 @@ def _answer(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) 
     start = decoded.span[0] + len(decoded.value) - len(decoded.value.lstrip())
     text = decoded.value.strip()
     return {"answer": text, "start": start, "end": start + len(text), "score": decoded.score}
+
+
+def _ranking(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
+    assert decoded.scores is not None
+    candidates = piece.piece.fields["choices"]
+    order = np.argsort(-decoded.scores, kind="stable")
+    return {
+        "ranking": [{"candidate": candidates[i], "score": float(decoded.scores[i]), "index": int(i)} for i in order]
+    }
 
 
 def _tags(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str) -> Answer:

@@ -89,7 +89,8 @@ def as_item(row: Any, where: str) -> Item:
         return Item({str(key): value for key, value in row.items()}, where)
     if isinstance(row, list | tuple):
         return Item({"tokens": list(row)}, where)
-    allowed = "a text, a list of words, or a mapping with fields (text, tokens, pair, question, context, choices)"
+    fields = "text, tokens, pair, question, context, choices, query, candidates"
+    allowed = f"a text, a list of words, or a mapping with fields ({fields})"
     raise fault(f"found a {type(row).__name__}", where=where, allowed=allowed)
 
 
@@ -172,6 +173,7 @@ def _allowed(tasks: Sequence[Task], name: str) -> str:
     roles = task.data.columns.roles()
     inputs = {
         "question": ["question", "context"],
+        "candidates": ["query", "candidates"],
         "choices": ["context", *(["question"] if "question" in roles else []), "choices"],
         "text": ["text or tokens", *(["pair"] if "pair" in roles else [])],
     }
@@ -219,6 +221,10 @@ def _content(task: Task, fields: Mapping[str, Any], where: str, *, empty_counts:
         content: dict[str, Any] = {role: found.text(role) for role in ("question", "context")}
         found.check()
         return "question", content
+    if task.kind.input == "candidates":
+        content = {"context": found.text("query")} | _listing(found, "candidates")
+        found.check()
+        return "choices", content
     if task.kind.input == "choices":
         return "choices", _choices(found)
     form, value = _text_or_words(found)
@@ -251,13 +257,18 @@ def _choices(found: _Fields) -> dict[str, Any]:
     if columns and all(name in found.fields for name in columns):
         content["choices"] = [as_text(found.fields[name], name, found.where) for name in columns]
     else:
-        name, value = found.find("choices")
-        if value is MISSING:
-            found.absent.append(" + ".join(columns) or " or ".join(found.names("choices")))
-        else:
-            content["choices"] = _listed_choices(value, name, found.where)
+        content |= _listing(found, "choices", " + ".join(columns))
     found.check()
     return content
+
+
+def _listing(found: _Fields, role: str, instead: str = "") -> dict[str, Any]:
+    """The texts of a list under `choices`; what is absent is noted (`instead` is what would do)."""
+    name, value = found.find(role)
+    if value is MISSING:
+        found.absent.append(instead or " or ".join(found.names(role)))
+        return {}
+    return {"choices": _listed_choices(value, name, found.where)}
 
 
 def _listed_choices(value: Any, name: str, where: str) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..data.batching import Collator, Record
 from ..data.windows import Row, RowEncoder, TextRows
-from ..decoding import Decoded, Decoder, TextInput, run_batch
+from ..decoding import Decoded, Decoder, TextInput, decode_all, run_batch
 from ..errors import UserError
 from ..model.multitask import MultiTaskModel
 from ..task import Task
@@ -113,23 +113,30 @@ def passes(pieces: Sequence[EncodedPiece], size: int) -> Iterator[list[EncodedPi
 class _RowScores(Decoder):
     """Keeps a text's scores as they are, row by row, without padding, so that parts of a text can be put together."""
 
+    joins = False
+
     def decode(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         """One `Decoded` a text whose value is its rows' scores."""
         if np.isnan(scores).any():
             cure = "the weights are damaged, or the number format is too narrow: try float32"
             raise UserError(f"{self.task.name}: the model gives no number (NaN); {cure}")
         kind = self.task.kind.annotation
-        if kind == "choice":
+        if kind in ("choice", "relevance"):
             return [Decoded([row]) for row in scores]
         found, row = [], 0
         for text in texts:
             rows: Scores = []
             for record in text.records:
                 shift, length = record.get("shift", 0), len(record["input_ids"])
-                rows.append(scores[row, shift : shift + length] if kind in ON_TOKENS else scores[row])
+                rows.append(self._own(scores[row], shift, length) if kind in ON_TOKENS else scores[row])
                 row += 1
             found.append(Decoded(rows))
         return found
+
+    def _own(self, scores: NDArray[np.float32], shift: int, length: int) -> NDArray[np.float32]:
+        """A row's scores without padding, what is packed before its tokens kept."""
+        start = self.packed + shift
+        return np.concatenate([scores[: self.packed], scores[start : start + length]])
 
 
 class Passes:
@@ -168,7 +175,9 @@ class Passes:
         else:
             for piece in pieces:
                 self._run_long(piece, scores)
-        return {task.name: self._decode(task, pieces, scores[task.name]) for task in self.tasks}
+        stacked = {name: _stacked([row for of_piece in found for row in of_piece]) for name, found in scores.items()}
+        texts = {name: [piece.text_input(self.splitters.get(name)) for piece in pieces] for name in scores}
+        return decode_all(self.decoders, stacked, texts)
 
     def _run_long(self, piece: EncodedPiece, scores: dict[str, list[Scores]]) -> None:
         """One piece of more rows than a pass takes; choices are compared with each other and stay together."""
@@ -186,11 +195,6 @@ class Passes:
         )
         for name, answers in found.items():
             scores[name].extend(answer.value for answer in answers)
-
-    def _decode(self, task: Task, pieces: Sequence[EncodedPiece], scores: Sequence[Scores]) -> list[Decoded]:
-        splitter = self.splitters.get(task.name)
-        rows = [row for of_piece in scores for row in of_piece]
-        return self.decoders[task.name].decode(_stacked(rows), [piece.text_input(splitter) for piece in pieces])
 
 
 def _stacked(rows: Scores) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from ..schema import read_yaml
 from ..task import Task
 from .answers import answer
 from .inputs import PREDICTIONS, Item, Piece, as_item, pieces_of
+from .onnx import OnnxModel, check_graph, is_onnx
 from .passes import EncodedPiece, Passes, encode_pieces, passes
 
 SPLITTERS = ("given", "whitespace", "pretokenizer")
@@ -58,6 +59,7 @@ class _Settings:
     size: int
     top: int | None
     words: str | None
+    decoded: bool = False
 
 
 class Predictor:
@@ -108,9 +110,13 @@ class Predictor:
     ) -> Predictor:
         """The predictor of a checkpoint folder; rows are as long as in its training.
 
+        An ONNX folder (`mtl-nlp export --format onnx`) is run by onnxruntime, on the CPU unless `device` says otherwise.
+
         Raises:
             UserError: no checkpoint, a damaged one, or an unknown device, dtype or splitter.
         """
+        if is_onnx(folder):
+            return cls._from_graph(Path(folder), device, dtype=dtype, words=words)
         path = check_folder(folder)
         # Before the weights are read, which takes longer.
         _autocast(_device(device), dtype)
@@ -124,6 +130,25 @@ class Predictor:
             words=words,
             max_length=max_length,
             stride=stride,
+        )
+
+    @classmethod
+    def _from_graph(
+        cls, path: Path, device: str | torch.device | None, *, dtype: str | torch.dtype | None, words: str | None
+    ) -> Predictor:
+        """The predictor of a folder of `mtl-nlp export --format onnx`."""
+        if dtype is not None and str(dtype).removeprefix("torch.") not in ("float32", "fp32"):
+            found = f'found "{str(dtype).removeprefix("torch.")}"'
+            raise fault(found, where=str(path), key="dtype", allowed="float32: an ONNX graph has its own precision")
+        place = _device(device) if device is not None else torch.device("cpu")
+        model: Any = OnnxModel(check_graph(path), device=place)
+        return cls(
+            model,
+            load_tokenizer(path),
+            device="cpu",
+            words=words,
+            max_length=model.info.max_length,
+            stride=model.info.stride,
         )
 
     @property
@@ -189,6 +214,18 @@ class Predictor:
         settings = _Settings(tuple(chosen), tasks is not None, batch_size, best, _splitter(words) or self.words)
         return self._stream(rows, settings, max(lookahead, batch_size), tally or Tally())
 
+    def decoded(
+        self, rows: Iterable[Any], tasks: Sequence[str] | str | None = None, batch_size: int = 32
+    ) -> list[dict[str, Any]]:
+        """Task → the decoded annotation alone, a row each, as metrics compare it: a label, labels, a number, a tag a word, a text.
+
+        Raises:
+            UserError: as a call.
+        """
+        chosen = tuple(self.chosen(tasks))
+        settings = _Settings(chosen, tasks is not None, batch_size, None, self.words, decoded=True)
+        return [row[PREDICTIONS] for row in self._stream(rows, settings, max(LOOKAHEAD, batch_size), Tally())]
+
     def chosen(self, names: Sequence[str] | str | None = None) -> list[Task]:
         """The tasks called so, in that order; all that can be answered if absent.
 
@@ -221,14 +258,12 @@ class Predictor:
                 tally.rows += 1
                 yield {**item.fields, PREDICTIONS: found}
 
-    def _answer(
-        self, pieces: Sequence[Piece], settings: _Settings, tally: Tally
-    ) -> dict[tuple[int, str], dict[str, Any]]:
-        """(row, task) → answer."""
+    def _answer(self, pieces: Sequence[Piece], settings: _Settings, tally: Tally) -> dict[tuple[int, str], Any]:
+        """(row, task) → answer, or the decoded annotation alone."""
         groups: dict[tuple[str, ...], list[Piece]] = {}
         for piece in pieces:
             groups.setdefault(piece.group, []).append(piece)
-        answers: dict[tuple[int, str], dict[str, Any]] = {}
+        answers: dict[tuple[int, str], Any] = {}
         truncated: set[int] = set()
         for group in groups.values():
             tasks = [task for task in settings.tasks if task.name in group[0].tasks]
@@ -248,8 +283,11 @@ class Predictor:
             for batch in passes(encoded, settings.size):
                 for name, found in runner.run(batch).items():
                     for one, decoded in zip(batch, found, strict=True):
-                        made = answer(known[name], decoded, one, splitters.get(name), settings.top)
-                        answers[one.piece.row, name] = made
+                        answers[one.piece.row, name] = (
+                            decoded.value
+                            if settings.decoded
+                            else answer(known[name], decoded, one, splitters.get(name), settings.top)
+                        )
         tally.truncated += len(truncated)
         return answers
 

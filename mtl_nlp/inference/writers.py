@@ -85,8 +85,8 @@ def _cells(task: Task, answer: Prediction | None) -> list[str]:
         return ["|".join(one["label"] for one in answer["labels"])]
     if kind == "value":
         return [_cell(answer["value"])]
-    if kind == "tags":
-        return [_cell(answer["entities"])]
+    if kind in ("tags", "relevance"):
+        return [_cell(answer["entities" if kind == "tags" else "ranking"])]
     return [answer["answer" if kind == "answer" else "label"], _cell(answer["score"])]
 
 

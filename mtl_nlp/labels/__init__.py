@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from mtl_nlp.labels.chain import Chain, best_scores, best_tags, tag_probabilities
 from mtl_nlp.labels.decoding import transition_mask, viterbi
 from mtl_nlp.labels.names import LabelSet
 from mtl_nlp.labels.schemes import (
@@ -36,17 +37,21 @@ from mtl_nlp.labels.spans import (
 __all__ = [
     "OUTSIDE",
     "SCHEMES",
+    "Chain",
     "Entity",
     "LabelSet",
     "Span",
     "SpanProblem",
     "TagError",
+    "best_scores",
+    "best_tags",
     "chunks",
     "entities",
     "from_iob2",
     "parse_bracketed",
     "spans_to_tags",
     "tag_names",
+    "tag_probabilities",
     "tags_to_spans",
     "text_words",
     "to_iob2",

@@ -12,6 +12,7 @@ plain floats under those names, and precision, recall and F1 by label. Metrics h
 | `tags`   | a tag for each word | a tag for each word, IOB2 for spans  |
 | `answer` | a string            | a list of strings, all of them right |
 | `choice` | its index           | the right index                      |
+| `relevance` | a score for each candidate | the relevance of each, 0 for none |
 
 >>> compute(["accuracy", "f1"], ["no", "yes"], ["no", "yes"], labels=["no", "yes"])
 {'accuracy': 1.0, 'f1': 1.0}

@@ -23,6 +23,7 @@ _FEATURES = {
     "tags": Features({"predictions": List(_TEXT), "references": List(_TEXT)}),
     "answer": Features({"predictions": _TEXT, "references": List(_TEXT)}),
     "choice": Features({"predictions": Value("int64"), "references": Value("int64")}),
+    "relevance": Features({"predictions": List(_NUMBER), "references": List(_NUMBER)}),
 }
 
 

@@ -19,6 +19,7 @@ ABSTAINED = ""
 _KINDS_BY_FORM = {
     ("text", "text"): ("label",),
     ("list", "list"): ("labels", "tags"),
+    ("scores", "scores"): ("relevance",),
     ("number", "number"): ("value",),
     ("index", "index"): ("value", "choice"),
     ("text", "list"): ("answer",),
@@ -160,4 +161,6 @@ def _form(item: object) -> str:
         return "number"
     if item is None:
         return "nothing"
-    return "list" if hasattr(item, "__iter__") else type(item).__name__
+    if not hasattr(item, "__iter__"):
+        return type(item).__name__
+    return "scores" if isinstance(next(iter(item), None), Real) else "list"

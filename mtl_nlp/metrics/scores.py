@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ..errors import UserError, listed
 from .answers import exact, overlap_f1
+from .ranking import average_precision, ndcg, ranked, reciprocal_rank
 from .rows import Rows
 from .spans import pooled
 from .table import MetricInfo, metrics_for
@@ -175,6 +177,17 @@ def _answers(one: Callable[[str, list[str]], float]) -> Callable[[Rows], float]:
     return mean
 
 
+def _queries(one: Callable[[Sequence[float]], float]) -> Callable[[Rows], float]:
+    """The mean of a score over the queries that have a relevant candidate; NaN if none has."""
+
+    def mean(rows: Rows) -> float:
+        pairs = zip(rows.predictions, rows.references, strict=True)
+        found = [one(ranked(scores, relevance)) for scores, relevance in pairs if any(relevance)]
+        return math.fsum(found) / len(found) if found else math.nan
+
+    return mean
+
+
 _SCORES: dict[str, Callable[[Rows], float]] = {
     "accuracy": _accuracy,
     "f1": _binary(2),
@@ -198,4 +211,9 @@ _SCORES: dict[str, Callable[[Rows], float]] = {
     "token_accuracy": _token_accuracy,
     "exact_match": _answers(exact),
     "qa_f1": _answers(overlap_f1),
+    "ndcg": _queries(ndcg),
+    "ndcg@10": _queries(partial(ndcg, cutoff=10)),
+    "mrr": _queries(reciprocal_rank),
+    "mrr@10": _queries(partial(reciprocal_rank, cutoff=10)),
+    "map": _queries(average_precision),
 }

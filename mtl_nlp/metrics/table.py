@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError, closest, listed
 
-KINDS = ("label", "labels", "value", "tags", "answer", "choice")
+KINDS = ("label", "labels", "value", "tags", "answer", "choice", "relevance")
 """What the predictions of a task look like; the package's docstring shows each."""
 
 HUB = "hub:"
@@ -41,6 +41,7 @@ _CLASSES = ("label", "labels")
 _SEEN = "over the labels that occur in predictions or references"
 _LENIENT = "spans as conlleval reads them (an I- may open one), pooled over types: what most papers report"
 _STRICT = "spans of strict IOB2 (an I- that continues nothing is no span), pooled over types"
+_QUERIES = "mean over queries that have a relevant one; ties count against the model"
 
 _TABLE = (
     MetricInfo("accuracy", "accuracy", ("label", "choice"), "share of texts whose label, or choice, is right"),
@@ -76,6 +77,11 @@ _TABLE = (
         "share of answers equal to a right one, as SQuAD normalises",
     ),
     MetricInfo("qa_f1", "f1", ("answer",), "mean over texts of the best word-overlap F1 with a right answer (SQuAD)"),
+    MetricInfo("ndcg", "ndcg", ("relevance",), f"normalised discounted cumulative gain, gain linear, {_QUERIES}"),
+    MetricInfo("ndcg@10", "ndcg", ("relevance",), f"the same of the first ten, {_QUERIES}"),
+    MetricInfo("mrr", "mrr", ("relevance",), f"reciprocal rank of the first relevant candidate, {_QUERIES}"),
+    MetricInfo("mrr@10", "mrr", ("relevance",), f"the same, 0 where it is not among the first ten, {_QUERIES}"),
+    MetricInfo("map", "map", ("relevance",), f"average precision of the relevant candidates, {_QUERIES}"),
 )
 
 METRICS: dict[str, MetricInfo] = {info.name: info for info in _TABLE}

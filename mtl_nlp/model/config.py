@@ -20,6 +20,8 @@ TASK_KEYS = (
     "name",
     "description",
     "head",
+    "share_head_with",
+    "consistent_with",
     "labels",
     "scheme",
     "words",
@@ -49,6 +51,9 @@ class MultiTaskConfig(PreTrainedConfig):
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
+        # So that `AutoModel`, which makes the configuration first, knows the model class.
+        from . import multitask  # noqa: F401
+
         if isinstance(encoder_config, dict):
             settings = dict(encoder_config)
             encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
@@ -85,6 +90,9 @@ def task_record(task: Task) -> dict[str, Any]:
     if task.kind.annotation != "none":
         data.pop("mask_probability")
     record = {key: data[key] for key in TASK_KEYS if key in data}
+    loss = task.loss.model_dump(exclude_defaults=True, exclude={"weight"})
+    if loss:
+        record["loss"] = loss
     columns = task.data.columns.model_dump(exclude_none=True)
     if columns:
         record["data"] = {"columns": columns}
@@ -92,3 +100,6 @@ def task_record(task: Task) -> dict[str, Any]:
         record["words"] = task.word_splitter
         record["scheme"] = task.tag_scheme
     return record
+
+
+AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig)

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ..errors import UserError, fault
+from ..errors import UserError, fault, listed
 from ..recipe import DEFAULT_ENCODER, EncoderSpec
 
 logger = logging.getLogger("mtl_nlp")
 
 # Their heads ask the base model for more than hidden states (tried with transformers 5.23).
 REFUSED = ("xlnet", "longformer", "big_bird", "funnel", "squeezebert")
+OURS = "mtl_nlp"
 ENCODER_DECODERS = ("t5", "mt5", "bart", "mbart", "pegasus", "marian", "umt5", "led")
 
 
@@ -47,19 +48,28 @@ def load_config(spec: EncoderSpec, base: Path = Path()) -> Any:
     Raises:
         UserError: not found, or an architecture that does not fit (named).
     """
-    path = locate(spec.name, base)
-    try:
-        config = AutoConfig.from_pretrained(path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise _cannot_load(spec.name, error) from error
+    config = _config_there(spec, base)
+    if spec.from_ is not None and config.model_type == OURS:
+        config = config.encoder_config
     check_architecture(config)
     return config
 
 
+def _config_there(spec: EncoderSpec, base: Path) -> Any:
+    """The configuration that stands there, of a plain model or of a checkpoint of ours."""
+    from . import config as own  # noqa: F401 - makes checkpoints of ours known to transformers
+
+    path = locate(spec.place, base)
+    try:
+        return AutoConfig.from_pretrained(path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load(spec.place, error) from error
+
+
 def check_architecture(config: Any) -> None:
     """Refuse, by name, encoders whose heads cannot take a shared encoder's output."""
-    if config.model_type == "mtl_nlp":
-        cure = "to go on from it, write encoder: {from: THE CHECKPOINT}"
+    if config.model_type == OURS:
+        cure = "encoder: {from: CHECKPOINT} takes its encoder"
         raise fault("that is a multi-task checkpoint", key="encoder", allowed="a plain encoder", cure=cure)
     if config.model_type in REFUSED or config.model_type in ENCODER_DECODERS:
         allowed = "an encoder such as BERT, RoBERTa, DistilBERT, DeBERTa, ELECTRA, ALBERT, MPNet, ModernBERT, XLM-R"
@@ -72,15 +82,15 @@ def load_tokenizer(spec: EncoderSpec, base: Path = Path(), *, given_words: bool 
     Raises:
         UserError: not found, or no fast tokenizer.
     """
-    path = locate(spec.name, base)
+    path = locate(spec.place, base)
     options: dict[str, Any] = {"add_prefix_space": True} if given_words else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
         )
     except (OSError, ValueError, KeyError) as error:
-        raise _cannot_load(spec.name, error) from error
-    return checked_tokenizer(tokenizer, spec.name)
+        raise _cannot_load(spec.place, error) from error
+    return checked_tokenizer(tokenizer, spec.place)
 
 
 def checked_tokenizer(tokenizer: Any, name: str) -> Any:
@@ -114,22 +124,40 @@ def longest_row(config: Any, tokenizer: Any, wanted: int | None) -> int:
 
 
 def load_encoder(spec: EncoderSpec, base: Path = Path()) -> nn.Module:
-    """The pretrained encoder in float32 (a bf16 checkpoint would otherwise be fine-tuned in bf16 by accident)."""
-    config = load_config(spec, base)
-    path = locate(spec.name, base)
-    options: dict[str, Any] = {"attn_implementation": attention_for(spec.attention, config)}
+    """The pretrained encoder in float32 (a bf16 checkpoint would otherwise be fine-tuned in bf16 by accident).
+
+    Raises:
+        UserError: it cannot be loaded; or a checkpoint to start `from` lacks weights of an encoder (named).
+    """
+    config, ours = load_config(spec, base), _config_there(spec, base).model_type == OURS
+    path = locate(spec.place, base)
+    attention = attention_for(spec.attention, config)
+    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+    options |= {"attn_implementation": attention} if attention else {}
     try:
-        encoder = AutoModel.from_pretrained(
-            path,
-            revision=spec.revision,
-            trust_remote_code=spec.trust_remote_code,
-            dtype=torch.float32,
-            use_safetensors=True,
-            **{key: value for key, value in options.items() if value},
-        )
+        if ours:
+            from .multitask import MultiTaskModel
+
+            load: Any = MultiTaskModel.from_pretrained
+            model, info = load(path, revision=spec.revision, **options)
+            encoder: Any = model.encoder
+        else:
+            encoder, info = AutoModel.from_pretrained(
+                path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
+            )
     except (OSError, ValueError, ImportError) as error:
-        raise _cannot_load(spec.name, error) from error
+        raise _cannot_load(spec.place, error) from error
+    if spec.from_ is not None:
+        _check_whole(spec.from_, info["missing_keys"])
     return encoder
+
+
+def _check_whole(name: str, missing: Any) -> None:
+    """A fine-tuned model may lack the pooler, which belongs to heads; nothing else."""
+    lacking = sorted(key for key in missing if "pooler" not in key.split("."))
+    if lacking:
+        found = f'"{name}" has no weights for {listed(lacking, 4)}'
+        raise fault(found, key="encoder.from", allowed="a checkpoint with the encoder's weights")
 
 
 def attention_for(wanted: str, config: Any) -> str | None:

@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 
 from ..errors import fault
 from ..labels import tag_names
+from ..loss import outputs_of, weights_in_order
 from ..task import Task
 from . import losses
 
@@ -90,11 +91,28 @@ class Head(ABC):
     def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(sum over labelled units, number of labelled units)."""
 
-    def units(self, labels: Tensor) -> int:
-        """How many labelled units `labels` hold: those that are neither −100 nor NaN."""
+    def batch_loss(self, logits: Tensor, rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """`loss` on the task's part of a batch; to override where more than the labels is needed."""
+        return self.loss(logits, rows["labels"])
+
+    def units(self, labels: Tensor) -> float:
+        """How many labelled units `labels` hold: those that are neither −100 nor NaN; with class weights the sum of theirs."""
         if labels.is_floating_point():
             return int((~(labels.isnan().any(-1) if labels.dim() > 1 else labels.isnan())).sum())
-        return int((labels != losses.IGNORE).sum())
+        return losses.mass(labels, self.class_weights).item()
+
+    @property
+    def class_weights(self) -> list[float] | None:
+        """One weight an output, None where the task gives none."""
+        loss, task = self.task.loss, self.task
+        return weights_in_order(loss.class_weights, outputs_of(task.kind, task.labels, task.tag_scheme))
+
+    def classes_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy with the task's class weights, focal term and smoothing."""
+        loss = self.task.loss
+        return losses.cross_entropy(
+            logits, labels, weights=self.class_weights, smoothing=loss.smoothing, focal=loss.focal
+        )
 
     def scores(self, logits: Tensor) -> Tensor:
         """What decoding needs, in float32: probabilities, unless the kind says otherwise."""
@@ -187,7 +205,7 @@ class SequenceClassification(VanillaHead):
 
     def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross entropy."""
-        return losses.cross_entropy(logits, labels)
+        return self.classes_loss(logits, labels)
 
 
 class MultiLabelClassification(SequenceClassification):
@@ -197,7 +215,11 @@ class MultiLabelClassification(SequenceClassification):
 
     def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Binary cross entropy, mean over the labels of a row."""
-        return losses.binary_cross_entropy(logits, labels)
+        loss = self.task.loss
+        weights = weights_in_order(loss.pos_weight, self.task.labels or ())
+        return losses.binary_cross_entropy(
+            logits, labels, pos_weight=weights, smoothing=loss.smoothing, focal=loss.focal
+        )
 
     def scores(self, logits: Tensor) -> Tensor:
         """One probability a label, [b, K]."""
@@ -235,7 +257,7 @@ class TokenClassification(VanillaHead):
 
     def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross entropy."""
-        return losses.cross_entropy(logits, labels)
+        return self.classes_loss(logits, labels)
 
 
 class QuestionAnswering(VanillaHead):
@@ -255,7 +277,7 @@ class QuestionAnswering(VanillaHead):
         output = self.run(module, hidden, mask, ids)
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
 
-    def units(self, labels: Tensor) -> int:
+    def units(self, labels: Tensor) -> float:
         """A row is one unit."""
         return len(labels)
 

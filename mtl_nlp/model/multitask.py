@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..errors import UserError
+from ..errors import UserError, listed
 from ..recipe import EncoderSpec
+from ..sharing import owner_of
 from ..task import Task
 from .config import MultiTaskConfig, task_record
+from .dropout import MaskSource, install_fast_dropout
 from .encoder import freeze, load_encoder
 from .heads import Head, MaskedLanguageModeling, PassThroughBase, make_head
+from .padding_free import PaddingFree, padding_free_path
 
 TaskRows = Mapping[str, Tensor]
 
@@ -32,6 +35,25 @@ class MultiTaskOutput(ModelOutput):
     # First, because ModelOutput would take a mapping in its first field for its own fields.
     hidden: Tensor | None = None
     logits: dict[str, Tensor] | None = None
+
+
+class Heads(nn.ModuleDict):
+    """The heads' modules by task; a task that shares a head finds its owner's, which is held, saved and listed once.
+
+    Args:
+        modules: owner → module.
+        owners: task → owner, for tasks that share a head.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], owners: Mapping[str, str]) -> None:
+        super().__init__(modules)
+        self.owners = dict(owners)
+
+    def __getitem__(self, task: str) -> nn.Module:
+        return super().__getitem__(self.owners.get(task, task))
+
+    def __contains__(self, task: str) -> bool:
+        return super().__contains__(self.owners.get(task, task))
 
 
 class MultiTaskModel(PreTrainedModel):
@@ -58,20 +80,26 @@ class MultiTaskModel(PreTrainedModel):
     def __init__(self, config: MultiTaskConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
         self.tasks: list[Task] = config.task_definitions()
+        self.padding_free: PaddingFree | None = None
         self.encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
         self.kinds: dict[str, Head] = {task.name: make_head(task) for task in self.tasks}
-        self.heads = nn.ModuleDict({name: kind.build(config.encoder_config) for name, kind in self.kinds.items()})
+        owners = {task.name: owner_of(task) for task in self.tasks}
+        absent = sorted(set(owners.values()) - set(self.kinds))
+        if absent:
+            raise UserError(f"a task shares the head of {listed(absent)}, which is not among the tasks; add it")
+        built = {name: self.kinds[name].build(config.encoder_config) for name in dict.fromkeys(owners.values())}
+        self.heads = Heads(built, owners)
         self._declare_ties()
         self.post_init()
 
     def _declare_ties(self) -> None:
         ties: dict[str, str] = {}
         if getattr(self.config.encoder_config, "tie_word_embeddings", True):
-            for name, kind in self.kinds.items():
+            for name, head in self.heads.items():
+                kind = self.kinds[name]
                 if isinstance(kind, MaskedLanguageModeling):
-                    head = self.heads[name]
                     ties |= kind.tied_keys(type(head), head.base_model_prefix, name)
         self._tied_weights_keys = ties
         self.config.tie_word_embeddings = bool(ties)
@@ -114,6 +142,16 @@ class MultiTaskModel(PreTrainedModel):
             if isinstance(base, PassThroughBase) and hasattr(base, "pooler"):
                 base.pooler.load_state_dict(pooler.state_dict())
 
+    def use_fast_paths(self, dropout: MaskSource | None = None) -> None:
+        """Encode without padding where this encoder's outputs stay the same (compared here), and draw dropout masks from `dropout`.
+
+        Args:
+            dropout: replaces torch's generator in every plain dropout layer and in attention; None leaves them alone.
+        """
+        self.padding_free = padding_free_path(self.encoder, dropout)
+        if dropout is not None:
+            install_fast_dropout(self, dropout)
+
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's word embeddings."""
         return self.encoder.get_input_embeddings()
@@ -143,13 +181,19 @@ class MultiTaskModel(PreTrainedModel):
         if input_ids is None:
             raise UserError("input_ids is missing: pass [rows, tokens] token ids")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden = self.encoder(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state  # [B, T, H]
+        hidden = self._encode(input_ids, mask, token_type_ids)
         if tasks is None:
             every = torch.arange(len(input_ids), device=input_ids.device)
             tasks = {name: {"rows": every} for name in self.kinds}
         logits = {name: self._head_logits(name, hidden, mask, input_ids, rows) for name, rows in tasks.items()}
         return MultiTaskOutput(hidden=hidden, logits=logits)
+
+    def _encode(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """The encoder's output, [B, T, H]."""
+        if self.padding_free is not None:
+            return self.padding_free(input_ids, mask, token_type_ids)
+        kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.encoder(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state
 
     def _head_logits(self, name: str, hidden: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
         chosen = rows["rows"]
@@ -163,11 +207,8 @@ class MultiTaskModel(PreTrainedModel):
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Per task (sum, units): the loss over labelled units and their number; tasks without labels are left out."""
         return {
-            name: self.kinds[name].loss(logits[name], tasks[name]["labels"])
-            for name in logits
-            if "labels" in tasks[name]
+            name: self.kinds[name].batch_loss(logits[name], tasks[name]) for name in logits if "labels" in tasks[name]
         }
 
 
-AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig)
 AutoModel.register(MultiTaskConfig, MultiTaskModel)

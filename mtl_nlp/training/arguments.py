@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from ..consistency import JOINT_METRICS
 from ..data.mixture import check_division
 from ..errors import Faults, FaultyInput, closest, listed
 from ..recipe import Recipe
@@ -212,7 +213,9 @@ def check_best_metric(recipe: Recipe) -> None:
         return
     wanted = str(recipe.training.get("metric_for_best_model", "eval_mean"))
     name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
-    known = metric_names({task.name: task.metric_names for task in recipe.definitions})
+    known = metric_names(
+        {t.name: [*t.metric_names, *(JOINT_METRICS if t.consistent_with else ())] for t in recipe.definitions}
+    )
     known = known if scored else known[1:]
     if name not in known:
         faults = Faults()

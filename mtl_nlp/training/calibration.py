@@ -14,14 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from ..data.batching import Collator
-from ..data.mixture import Draw
-from ..decoding import by_length, texts_of, to_device
 from ..errors import Faults, fault, listed
 from ..hub.checkpoint import CONFIG, METRICS, check_folder, write_json
 from ..hub.drop import mean_of_primary
@@ -33,9 +27,10 @@ from ..metrics.calibration import (
     label_thresholds,
     out_of_scope_threshold,
 )
+from ..model import losses
 from ..model.heads import Head
-from ..model.multitask import MultiTaskModel
 from ..task import Abstain, Calibration, Task
+from .confidences import Outputs, decisions, gather
 from .finetune import by_task, make_scorer
 from .prepare import Prepared
 from .score import open_checkpoint
@@ -44,19 +39,6 @@ logger = logging.getLogger("mtl_nlp")
 
 WITH_PROBABILITIES = ("label", "labels", "tags", "choice", "answer")
 EDGE = 1e-6
-
-
-@dataclass
-class Outputs:
-    """One task's logits on labelled validation texts, in batches (shapes as the head's docstring says), with their labels."""
-
-    logits: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
-
-    def loss(self, kind: Head, temperature: float) -> float:
-        """The head's loss, a mean over labelled units, with the logits divided by the temperature."""
-        found = [kind.loss(z / temperature, y) for z, y in zip(self.logits, self.labels, strict=True)]
-        return float(sum(total for total, _ in found)) / max(sum(int(units) for _, units in found), 1)
 
 
 @dataclass
@@ -222,40 +204,6 @@ def _replace(prepared: Prepared, found: Mapping[str, Calibration | None]) -> Non
     ]
 
 
-@torch.inference_mode()
-def gather(model: MultiTaskModel, prepared: Prepared, names: Sequence[str], batch: int) -> dict[str, Outputs]:
-    """Each task's logits and labels on the validation texts that have its annotation."""
-    collator = Collator(
-        prepared.tokenizer,
-        prepared.tasks,
-        {corpus: [name for name in tasks if name in names] for corpus, tasks in prepared.owners.items()},
-        labelled=True,
-    )
-    found = {name: Outputs() for name in names}
-    model.eval()
-    for corpus, split in prepared.encoded["validation"].items():
-        for numbers in by_length(split.lengths, batch):
-            records = [record for text in texts_of(split, numbers, None) for record in text.records]
-            for record in records:
-                record["draw"] = Draw(corpus, 0, 0)
-            inputs = collator(records)
-            if not inputs["tasks"]:
-                continue
-            logits = model(**{name: to_device(value, model.device) for name, value in inputs.items()}).logits
-            for name, value in logits.items():
-                kept, labels = _compact(model.kinds[name], value.float().cpu(), inputs["tasks"][name]["labels"])
-                found[name].logits.append(kept)
-                found[name].labels.append(labels)
-    return {name: outputs for name, outputs in found.items() if outputs.labels}
-
-
-def _compact(kind: Head, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Only the labelled words of a tagging task whose head scores each by itself, to save memory."""
-    if kind.task.kind.annotation == "tags" and labels.shape == logits.shape[:2]:
-        return logits[labels != -100], labels[labels != -100]
-    return logits, labels
-
-
 def tune(
     kind: Head, outputs: Outputs, *, outside: str | None = None, accuracy: float | None = None, thresholds: bool = True
 ) -> tuple[Calibration, TaskReport]:
@@ -282,29 +230,6 @@ def tune(
     return calibration, report
 
 
-def decisions(kind: Head, outputs: Outputs, temperature: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(confidence, whether it is right) of every decision: [N] each.
-
-    One label, a choice, a word's tag: the highest probability. Several labels: each label's probability, and whether it holds. An
-    answer: the highest probability of its first and of its last token.
-    """
-    confidences, right = [], []
-    for logits, labels in zip(outputs.logits, outputs.labels, strict=True):
-        z = logits / temperature
-        if kind.task.kind.annotation == "labels":
-            known = ~labels.isnan().any(-1)
-            confidences.append(z[known].sigmoid().flatten())
-            right.append(labels[known].flatten())
-            continue
-        if kind.task.kind.annotation == "answer":
-            z = z.transpose(1, 2)  # [b, 2, T]
-        highest, place = z.softmax(-1).max(-1)
-        known = labels != -100
-        confidences.append(highest[known].flatten())
-        right.append((place == labels)[known].flatten())
-    return tuple(torch.cat(parts).double().numpy() for parts in (confidences, right))  # type: ignore[return-value]
-
-
 def _inside(value: float) -> float:
     """A threshold that the schema takes."""
     return min(max(value, EDGE), 1 - EDGE)
@@ -326,7 +251,7 @@ def _abstention(
     if outside is not None:
         gold = torch.cat(outputs.labels)
         place = list(kind.task.labels or ()).index(outside)
-        threshold = out_of_scope_threshold(confidence, right, (gold[gold != -100] == place).numpy())
+        threshold = out_of_scope_threshold(confidence, right, (gold[gold != losses.IGNORE] == place).numpy())
         told = f"no threshold finds more texts of {outside} than it loses of others"
     else:
         assert accuracy is not None

@@ -1,4 +1,4 @@
-"""Progress on stderr with each task's state. (The Trainer's own bar writes its log lines to stdout.)"""
+"""Progress on stderr with each task's state (the Trainer's own bar writes its log lines to stdout), and the schedule's events."""
 
 from __future__ import annotations
 
@@ -9,12 +9,46 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from .schedule import Schedule
+
+
+class ScheduleCallback(TrainerCallback):
+    """Tells the `Schedule` of steps and evaluations, ends the run where it says so, and lets the learning rate go down before."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self._rates: list[Any] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """The decay, for this step alone: the learning-rate schedule knows nothing of it."""
+        factor = self.schedule.decay()
+        self._rates = [group["lr"] for group in optimizer.param_groups] if factor != 1.0 else []
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=False):
+            group["lr"] = rate * factor
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """The rates as they were."""
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=False):
+            group["lr"] = rate
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the step; at the end of a run that is cut short, score and save as at the end of any other."""
+        self.schedule.note_step()
+        if self.schedule.over:
+            control.should_training_stop = True
+            control.should_evaluate = control.should_evaluate or args.eval_strategy == "steps"
+            control.should_save = control.should_save or args.save_strategy == "steps"
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """What the schedule learns from."""
+        self.schedule.note_scores(metrics or {})
+
 
 class TaskProgress(TrainerCallback):
     """A bar over the optimizer steps, the losses of the tasks beside it, a line for every evaluation."""
 
-    def __init__(self, tasks: Sequence[str]) -> None:
-        self.tasks = list(tasks)
+    def __init__(self, tasks: Sequence[str], schedule: Schedule) -> None:
+        self.tasks, self.schedule = list(tasks), schedule
         self.bar: Any = None
         self.scoring: Any = None
 
@@ -35,6 +69,7 @@ class TaskProgress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move on."""
         if self.bar is not None:
+            self.bar.total = self.schedule.end
             self.bar.update(state.global_step - self.bar.n)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

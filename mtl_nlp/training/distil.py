@@ -66,12 +66,16 @@ def divergence(annotation: str, new: Tensor, old: Tensor, mask: Tensor, temperat
     return soft_divergence(new, old, temperature).mean(-1).sum()
 
 
+def emissions(task: Task, logits: Tensor) -> Tensor:
+    """The logits of each token; of a chain (CRF) without the transitions that stand before them, which nothing here changes."""
+    return logits[:, logits.shape[-1] + 2 :] if task.kind.chain else logits
+
+
 @dataclass
 class RetainCounts(StepCounts):
-    """The step's counts, and how many rows and real tokens it has: what a distance is a mean over."""
+    """The step's counts, and how many rows it has: with its tokens, what a distance is a mean over."""
 
     step_rows: int = 0
-    step_tokens: int = 0
 
 
 class DistillingTrainer(MultiTaskTrainer):
@@ -108,21 +112,17 @@ class DistillingTrainer(MultiTaskTrainer):
         self.weight, self.temperature = weight, temperature
         self._distance: list[Tensor] = []
 
-    def _count(self, batches: Sequence[Mapping[str, Any]], device: torch.device) -> RetainCounts:
-        counts = super()._count(batches, device)
-        rows = sum(len(batch["input_ids"]) for batch in batches)
-        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-        table = torch.tensor([rows, tokens])
-        if self.args.world_size > 1:
-            table = table.to(device)
-            torch.distributed.all_reduce(table)
-        return RetainCounts(counts.units, counts.rows, *table.tolist())
+    def _count(self, batches: Sequence[Mapping[str, Any]]) -> RetainCounts:
+        counts = super()._count(batches)
+        rows = torch.tensor([sum(len(batch["input_ids"]) for batch in batches)])
+        self._all_reduce(rows)
+        return RetainCounts(counts.units, counts.rows, counts.tokens, counts.clock, int(rows))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The step's loss with this micro-batch's part of the distance."""
-        counts = num_items_in_batch or self._count([inputs], self.args.device)
+        counts = num_items_in_batch or self._count([inputs])
         every = {"rows": torch.arange(len(inputs["input_ids"]), device=inputs["input_ids"].device)}
         held = {task.name: every for task in self.held}
         # Without labels, so that the trainer leaves them to us.
@@ -133,14 +133,9 @@ class DistillingTrainer(MultiTaskTrainer):
             old = self.old(**{**inputs, "tasks": held}).logits
         distance = torch.zeros((), device=loss.device)
         for task in self.held:
-            units = counts.step_tokens if task.kind.annotation == "tags" else counts.step_rows
-            found = divergence(
-                task.kind.annotation,
-                outputs.logits[task.name],
-                old[task.name],
-                inputs["attention_mask"],
-                self.temperature,
-            )
+            units = counts.tokens if task.kind.annotation == "tags" else counts.step_rows
+            now, before = (emissions(task, logits[task.name]) for logits in (outputs.logits, old))
+            found = divergence(task.kind.annotation, now, before, inputs["attention_mask"], self.temperature)
             distance = distance + found / max(units, 1)
         self._distance.append(distance.detach())
         # DDP averages gradients over processes, the step's distance is a sum over them.

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from ..consistency import consistency_of
 from ..data.batching import Collator
 from ..data.features import EncodedSplit
 from ..decoding import Decoded, Decoder, by_length, run_batch, texts_of
 from ..errors import fault
+from ..joint import Agreement, joint_scores
 from ..metrics import ABSTAINED, compute
 from ..model.multitask import MultiTaskModel
 from ..task import Task
@@ -71,6 +73,9 @@ class Scorer:
             for name, answers in found.items():
                 for metric, value in self._metrics(name, split, answers).items():
                     metrics[f"{prefix}_{name}_{metric}"] = value
+            for name in found:
+                for metric, value in self._joint_metrics(name, split, found).items():
+                    metrics[f"{prefix}_{name}_{metric}"] = value
         primary = [metrics[key] for name in self.tasks for key in self._primary(name, prefix, metrics)]
         if primary:
             metrics[f"{prefix}_mean"] = sum(primary) / len(primary)
@@ -121,6 +126,25 @@ class Scorer:
             predictions = [ABSTAINED if label is None else label for label in predictions]
         scheme = "none" if task.scheme == "none" else "iob2"
         return compute(task.metric_names, predictions, references, labels=task.labels, scheme=scheme)
+
+    def _joint_metrics(
+        self, name: str, split: EncodedSplit, answers: Mapping[str, Mapping[int, Decoded]]
+    ) -> dict[str, float]:
+        """What joint decoding makes of two tasks (`consistent_with`): sentence accuracy and consistency, with it and without."""
+        given = consistency_of(self.tasks[name])
+        if given is None or given.task not in answers:
+            return {}
+        other = self.tasks[given.task]
+        agreement = Agreement.of(other.labels or (), self.decoders[name].labels, self.tasks[name])
+        if agreement is None:
+            return {}
+        pairs = [(answers[given.task][i], answers[name][i]) for i in sorted(answers[name])]
+        return joint_scores(
+            [(label.value, tags.value) for label, tags in pairs],
+            [(label.alone, tags.alone) for label, tags in pairs],
+            list(zip(split.gold[given.task], split.gold[name], strict=True)),
+            agreement,
+        )
 
 
 def _gathered(answers: dict[str, dict[int, Decoded]], processes: int) -> dict[str, dict[int, Decoded]]:

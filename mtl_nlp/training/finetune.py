@@ -17,6 +17,7 @@ from ..data.mixture import Mixture
 from ..errors import Faults, UserError, fault
 from ..hub.card import model_card
 from ..hub.checkpoint import METRICS, newest_checkpoint, read_state, write_json, write_model
+from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
 from ..schema import Source, read_yaml
@@ -24,10 +25,14 @@ from . import lora
 from .arguments import training_arguments
 from .callbacks import summary
 from .distil import DistillingTrainer
+from .embedding_gradient import keep_row_gradient
 from .evaluation import Scorer
 from .forgetting import forgetting, old_scores
-from .prepare import Prepared, check_recipe, prepare, total_steps
+from .memory import keep_freed_memory
+from .mixing import plan_lines
+from .prepare import Prepared, check_recipe, prepare
 from .trainer import MultiTaskTrainer
+from .transfer import take_heads
 from .warm_start import warm_model
 
 logger = logging.getLogger("mtl_nlp")
@@ -93,10 +98,14 @@ def finetune(
     trainer = build_trainer(prepared, callbacks=callbacks)
     before = old_scores(prepared, scoring(trainer))
     folder.mkdir(parents=True, exist_ok=True)
+    if trainer.is_world_process_zero():
+        for line in plan_lines(made, trainer.mixture):
+            logger.info("%s", line)
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
     report["parameters"] = parameter_counts(trainer.multi)
+    report |= trainer.schedule.report()
     return save_result(trainer, prepared, folder, report, before)
 
 
@@ -196,20 +205,16 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
 
     recipe, tasks = prepared.recipe, prepared.tasks
     mixture = prepared.mixture()
-    arguments, own = training_arguments(recipe, max_steps=total_steps(recipe, mixture))
+    arguments, own = training_arguments(recipe, max_steps=mixture.planned)
     set_seed(recipe.seed)
     model = starting_model(prepared)
+    dropout = fast_paths(model, recipe, arguments)
     evaluates = str(
         arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy
     )
     scorer = make_scorer(prepared, "validation") if evaluates != "no" else None
     extra = list(callbacks)
-    if recipe.stopping.patience is not None:
-        if scorer is None:
-            where = recipe.place_of("stopping")
-            raise fault(
-                "needs evaluation", where=where, key="stopping.patience", cure="training.eval_strategy: epoch or steps"
-            )
+    if recipe.stopping.patience is not None and not recipe.stopping.per_task:
         arguments.restore_callback_states_from_checkpoint = True
         extra.append(EarlyStoppingCallback(recipe.stopping.patience, recipe.stopping.tolerance))
     # Tasks that are only kept have no labels here, wherever their texts are drawn.
@@ -226,6 +231,8 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
         own=own,
         weights={task.name: task.loss.weight for task in tasks},
         equal_shares=recipe.balancing.shares == "equal",
+        dropout=dropout,
+        stopping=recipe.stopping,
         save_extra=lambda folder: save_extra(folder, prepared),
         callbacks=extra,
     )
@@ -239,6 +246,7 @@ def starting_model(prepared: Prepared) -> MultiTaskModel:
     else:
         pad = prepared.tokenizer.pad_token_id
         model = MultiTaskModel.from_encoder(recipe.encoder_spec, prepared.tasks, base=recipe.base, pad_token_id=pad)
+    take_heads(model, prepared.tasks)
     if recipe.lora is not None:
         lora.add_adapters(model, recipe.lora)
     return model
@@ -249,13 +257,33 @@ def trainer_class(prepared: Prepared) -> Callable[..., MultiTaskTrainer]:
     recipe, retain = prepared.recipe, prepared.recipe.retain
     if prepared.start is None or retain is None or retain.method != "distil":
         return MultiTaskTrainer
+    old = prepared.start.model()
+    if recipe.performance != "plain":
+        old.use_fast_paths()
     return partial(
         DistillingTrainer,
-        old=prepared.start.model(),
+        old=old,
         inherited=recipe.inherited,
         weight=retain.weight,
         temperature=retain.temperature,
     )
+
+
+def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSource | None:
+    """Switch the fast paths on unless `performance: plain`; the source of dropout masks, if it is ours.
+
+    A layer that is computed a second time in the backward pass, or compiled, would draw other masks than in the forward pass.
+    """
+    if recipe.performance == "plain":
+        return None
+    keep_freed_memory()
+    again = arguments.gradient_checkpointing or arguments.torch_compile
+    dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
+    if not again:
+        model.use_fast_paths(dropout)
+    if arguments.device.type == "cpu" and arguments.world_size == 1:
+        keep_row_gradient(model)
+    return dropout
 
 
 def make_scorer(prepared: Prepared, split: str) -> Scorer:

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data.class_weights import settle_losses
 from ..data.features import EncodedSplit, encode_split
 from ..data.mixture import Mixture
 from ..data.sources import Corpus, final_tasks, read_corpora
@@ -23,10 +22,10 @@ from ..metrics.table import ALIASES, did_you_mean, metric_info
 from ..model.encoder import load_config, load_tokenizer, longest_row
 from ..recipe import Recipe
 from ..task import SPLITS, Task
-from .arguments import DEFAULTS, check_best_metric, check_training
+from .arguments import check_best_metric, check_training
+from .mixing import build_mixture, check_mixture, check_stopping
+from .transfer import adopt_labels
 from .warm_start import Start, inherit, starting_point
-
-logger = logging.getLogger("mtl_nlp")
 
 METRIC_KINDS = {
     "value": "value",
@@ -35,6 +34,7 @@ METRIC_KINDS = {
     "labels": "labels",
     "answer": "answer",
     "choice": "label",
+    "relevance": "relevance",
 }
 
 
@@ -73,67 +73,8 @@ class Prepared:
         }
 
     def mixture(self) -> Mixture:
-        """The mixture over the training splits."""
-        spec = self.recipe.mixture
-        train = self.encoded["train"]
-        strategy, rates = self._rehearsal() or (spec.strategy, self._corpus_rates())
-        mixture = partial(
-            Mixture,
-            {corpus.name: len(train[corpus.name]) for corpus in self.corpora if corpus.name in train},
-            strategy=strategy,
-            temperature=spec.temperature,
-            rates=rates,
-            batching=spec.batching,
-            batch=spec.batch,
-            seed=self.recipe.seed,
-            lengths={name: split.lengths for name, split in train.items()},
-            bucket=spec.bucketing and spec.strategy != "round_robin",
-        )
-        return mixture(block_batches=even_block(total_steps(self.recipe, mixture())))
-
-    def _rehearsal(self) -> tuple[str, dict[str, float]] | None:
-        """`retain.rate` as the rates of the strategy `fixed`: so much for the inherited tasks' corpora, by their sizes."""
-        retain = self.recipe.retain
-        if retain is None or retain.rate is None:
-            return None
-        sizes = {name: len(split) for name, split in self.encoded["train"].items()}
-        old = [name for name in sizes if set(self.owners[name]) <= set(self.recipe.inherited)]
-        total = sum(sizes[name] for name in old)
-        shares = {True: (retain.rate, total), False: (1 - retain.rate, sum(sizes.values()) - total)}
-        if not all(texts for _, texts in shares.values()):
-            logger.warning(
-                "retain.rate: every corpus serves old tasks and new ones alike, so there is nothing to share out"
-            )
-            return None
-        part = {name: shares[name in old] for name in sizes}
-        return "fixed", {name: share * sizes[name] / texts for name, (share, texts) in part.items()}
-
-    def _corpus_rates(self) -> dict[str, float] | None:
-        """`mixture.rates` by corpus; a corpus may be called by any of its tasks."""
-        rates = self.recipe.mixture.rates
-        if rates is None:
-            return None
-        owner = {task: corpus.name for corpus in self.corpora for task in corpus.task_names}
-        return {owner.get(name, name): rate for name, rate in rates.items()}
-
-
-def total_steps(recipe: Recipe, mixture: Mixture) -> int:
-    """Optimizer steps of the run: `max_steps`, or what `num_train_epochs` makes of the mixture."""
-    wanted = recipe.training.get("max_steps", -1)
-    if isinstance(wanted, int) and wanted > 0:
-        return wanted
-    steps = mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
-    if recipe.retain is not None and recipe.retain.rate is not None:
-        # An epoch is a pass over the new tasks' texts, and what is rehearsed beside it.
-        new = [name for name in mixture.sizes if not set(name.split("+")) <= set(recipe.inherited)]
-        passes = sum(mixture.sizes[name] for name in new) / (1 - recipe.retain.rate)
-        return steps if len(new) == len(mixture.sizes) else max(1, math.ceil(steps * passes / mixture.total))
-    return steps
-
-
-def even_block(steps: int, most: int = 32) -> int:
-    """Batches a block: at most `most`, and such that the run ends near the end of one (a part of a block misses the rates)."""
-    return max(1, math.ceil(steps / math.ceil(steps / most)))
+        """The mixture over the training splits, for the run's planned steps."""
+        return build_mixture(self)
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -143,7 +84,7 @@ def check_recipe(recipe: Recipe) -> None:
         FaultyInput: every fault.
     """
     faults = Faults()
-    for check in (check_training, check_metrics, check_best_metric):
+    for check in (check_training, check_metrics, check_best_metric, check_mixture, check_stopping):
         try:
             check(recipe)
         except FaultyInput as error:
@@ -208,15 +149,17 @@ def prepare(
         UserError: every fault of the recipe first, then every fault of the data.
     """
     check_recipe(recipe)
-    start = starting_point(recipe) if tokenizer is None else None
+    scoring = tokenizer is not None
+    start = None if scoring else starting_point(recipe)
     if start is not None:
         inherit(recipe, start)
         config, tokenizer = start.encoder_config, start.tokenizer()
     else:
-        config = load_config(recipe.encoder_spec, recipe.base) if tokenizer is None else None
+        config = None if scoring else load_config(recipe.encoder_spec, recipe.base)
     corpora = _read(recipe, data_root=data_root, memory=memory, splits=list(splits), need_train=need_train)
+    if not scoring:
+        adopt_labels(corpora, given={task.name for task in recipe.definitions if task.labels is not None})
     tasks = final_tasks(recipe, corpora)
-    recipe._tasks = tasks
     if tokenizer is None:
         given = any(corpus.reads == "tokens" for corpus in corpora)
         tokenizer = load_tokenizer(recipe.encoder_spec, recipe.base, given_words=given)
@@ -227,6 +170,8 @@ def prepare(
         encoder = row_encoder(corpus, tokenizer, max_length, spec.stride)
         for split, part in corpus.splits.items():
             encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
+    tasks = settle_losses(tasks, {corpus.name: corpus.task_names for corpus in corpora}, encoded["train"])
+    recipe._tasks = tasks
     return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length, start)
 
 

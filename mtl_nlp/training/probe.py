@@ -23,9 +23,11 @@ from transformers import TrainerCallback, TrainingArguments
 from ..data.mixture import CorpusDraws, Mixture
 from ..decoding import by_length, run_batch, texts_of
 from ..errors import fault
+from ..recipe import Stopping
 from .arguments import training_arguments
 from .evaluation import Scorer
-from .finetune import build_trainer, make_scorer, total_steps
+from .finetune import build_trainer, make_scorer
+from .mixing import foretold
 from .prepare import Prepared
 from .trainer import MultiTaskTrainer
 
@@ -46,6 +48,7 @@ class RunPlan:
         evaluations: during the run; one more scores the finished model. Early stopping may leave some out.
         validation_texts: what one evaluation scores.
         corpora: texts, rate, draws and passes of each corpus.
+        notes: what these leave open, and what may end the run early.
     """
 
     encoder: str
@@ -64,6 +67,7 @@ class RunPlan:
     evaluations: int
     validation_texts: int
     corpora: list[CorpusDraws]
+    notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -104,12 +108,9 @@ def plan_run(prepared: Prepared) -> RunPlan:
         FaultyInput: the arguments contradict each other or the mixture.
     """
     recipe, mixture = prepared.recipe, prepared.mixture()
-    steps = total_steps(recipe, mixture)
+    steps = mixture.planned
     arguments, _ = training_arguments(recipe, max_steps=steps)
     evaluations = count_evaluations(arguments, mixture)
-    if recipe.stopping.patience is not None and arguments.eval_strategy == "no":
-        where, cure = recipe.place_of("stopping"), "training.eval_strategy: epoch or steps"
-        raise fault("needs evaluation", where=where, key="stopping.patience", cure=cure)
     return RunPlan(
         encoder=recipe.encoder_spec.name,
         max_length=prepared.max_length,
@@ -127,6 +128,7 @@ def plan_run(prepared: Prepared) -> RunPlan:
         evaluations=evaluations,
         validation_texts=sum(len(split) for split in prepared.encoded["validation"].values()),
         corpora=mixture.describe(steps=steps),
+        notes=foretold(recipe, mixture),
     )
 
 
@@ -215,7 +217,7 @@ def _trial(prepared: Prepared, folder: str, steps: int) -> Any:
         "disable_tqdm": True,
     }
     recipe = prepared.recipe
-    stopping = recipe.stopping.model_copy(update={"patience": None})
+    stopping = Stopping()
     changes = {"training": {**recipe.training, **silent}, "stopping": stopping, "output_dir": folder}
     return recipe.model_copy(update=changes)
 

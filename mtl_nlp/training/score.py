@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..consistency import consistency_of
 from ..errors import fault, listed
 from ..hub.checkpoint import check_folder, load_model, load_tokenizer
 from ..model.multitask import MultiTaskModel
@@ -88,10 +89,16 @@ def _take_labels(recipe: Recipe, known: Sequence[Task], where: str) -> None:
     if unknown:
         cure = "remove them from the recipe"
         raise fault(f"the checkpoint has no task {listed(unknown)}", where=where, allowed=listed(labels), cure=cure)
-    settled = []
+    settled, scored = [], {task.name for task in recipe.definitions}
     for task in recipe.definitions:
         own = labels[task.name]
-        update: dict[str, Any] = {"labels": own.labels, "words": own.words, "scheme": task.scheme or own.scheme}
-        update["calibration"] = own.calibration
+        update: dict[str, Any] = {
+            "labels": own.labels,
+            "words": own.words,
+            "scheme": task.scheme or own.scheme,
+            "calibration": own.calibration,
+        }
+        partner = consistency_of(own)
+        update["consistent_with"] = partner if partner and partner.task in scored else None
         settled.append(task.model_copy(update=update).placed(task._source, task.base))
     recipe._tasks = settled

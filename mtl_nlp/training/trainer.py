@@ -21,29 +21,42 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoader
+from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoader, lookahead
 from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
 from ..errors import UserError
-from ..hub.checkpoint import load_weights, sync_folder, write_checksums, write_state
+from ..hub.checkpoint import load_weights, read_state, sync_folder, write_checksums, write_state
+from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
+from ..recipe import Stopping
 from . import lora
 from .arguments import OwnArguments
-from .callbacks import TaskProgress
+from .callbacks import ScheduleCallback, TaskProgress
 from .evaluation import Scorer
 from .optimizer import parameter_groups
+from .schedule import Schedule
 
 
 @dataclass
 class StepCounts:
-    """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes."""
+    """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
 
-    units: dict[str, int]
+    With class weights a unit counts as much as its weight, so that the mean is a weighted one. `tokens` are the real ones of all
+    rows, `clock` the milliseconds that the run has taken by the first process' clock.
+    """
+
+    units: dict[str, float]
     rows: dict[str, int]
+    tokens: int = 0
+    clock: int = 0
 
     def share(self, task: str) -> float:
         """s_t: the task's labelled rows over those of all tasks."""
         return self.rows[task] / max(sum(self.rows.values()), 1)
+
+    def mean(self, task: str, loss_sum: Tensor) -> Tensor:
+        """A micro-batch's part of L_t: its sum over the step's units (0 where all of them weigh nothing)."""
+        return loss_sum / (self.units[task] or 1.0)
 
 
 @dataclass
@@ -69,6 +82,8 @@ class MultiTaskTrainer(Trainer):
         own: head and layer-wise learning rates.
         weights: task → loss weight w_t; 1 where absent.
         equal_shares: drop s_t from the loss.
+        dropout: the source of the model's dropout masks, restarted in every micro-batch so that a resumed run draws the same.
+        stopping: a recipe's `stopping:`, for tasks that retire and for budgets.
         save_extra: called with a folder to add what belongs beside the weights (tokenizer, recipe).
     """
 
@@ -87,21 +102,33 @@ class MultiTaskTrainer(Trainer):
         own: OwnArguments | None = None,
         weights: Mapping[str, float] | None = None,
         equal_shares: bool = False,
+        dropout: MaskSource | None = None,
+        stopping: Stopping | None = None,
         save_extra: Any = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
         self.mixture, self.scorer, self.own = mixture, scorer, own or OwnArguments()
         self.task_names = [task.name for task in model.tasks]
+        drawn = {name for names in mixture.regimes.tasks.values() for name in names}
+        scored = {
+            task.name: f"eval_{task.name}_{task.metric_names[0]}"
+            for task in model.tasks
+            if task.counts_in_mean and task.name in drawn
+        }
+        self.schedule = Schedule(mixture, self.task_names, metrics=scored, stopping=stopping, reduce=self._all_reduce)
         self.weights = dict.fromkeys(self.task_names, 1.0) | dict(weights or {})
         self.equal_shares, self.save_extra = equal_shares, save_extra
+        self._dropout, self._micro_batch = dropout, (-1, 0)
         self._task_log = TaskLog()
+        self._step_losses: dict[str, Tensor] = {}
         rows = MixtureDataset(train)
         # The Trainer asks for an evaluation set although it is the scorer that evaluates.
         super().__init__(
             model=model, args=args, data_collator=collator, train_dataset=rows, eval_dataset=rows if scorer else None
         )
         self.remove_callback(_default_progress(self))
-        self.add_callback(TaskProgress(self.task_names))
+        self.add_callback(ScheduleCallback(self.schedule))
+        self.add_callback(TaskProgress(self.task_names, self.schedule))
         for callback in callbacks:
             self.add_callback(callback)
 
@@ -109,6 +136,16 @@ class MultiTaskTrainer(Trainer):
     def multi(self) -> MultiTaskModel:
         """The model, not wrapped."""
         return cast(MultiTaskModel, self.accelerator.unwrap_model(self.model))
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, or go on from a `checkpoint-N`; what the run decided until then rules again."""
+        if isinstance(resume_from_checkpoint, str | Path):
+            self.schedule.load_state_dict(read_state(Path(resume_from_checkpoint))["schedule"])
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _get_learning_rate(self) -> float:
+        """What is logged: the rate of the step, with the decay at the end of a run that is cut short."""
+        return super()._get_learning_rate() * self.schedule.decay()
 
     def get_train_dataloader(self) -> MixtureLoader:
         """The mixture's stream; sliced by the mixture's own rule, so accelerate does not shard it again."""
@@ -119,14 +156,18 @@ class MultiTaskTrainer(Trainer):
             processes=self.args.world_size,
             accumulation=self.args.gradient_accumulation_steps,
         )
-        workers = self.args.dataloader_num_workers
+        workers, prefetch = lookahead(
+            self.args.dataloader_num_workers,
+            self.args.dataloader_prefetch_factor,
+            self.mixture.block_batches * self.args.gradient_accumulation_steps if self.schedule.changes else None,
+        )
         return MixtureLoader(
             self.train_dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            prefetch_factor=prefetch,
             # Its own generator: the loader's seed would otherwise be drawn from the one that dropout uses.
             generator=torch.Generator().manual_seed(self.args.seed),
         )
@@ -141,39 +182,68 @@ class MultiTaskTrainer(Trainer):
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
 
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch, forward and backward."""
+        step = self.state.global_step
+        self._micro_batch = (step, self._micro_batch[1] + 1 if self._micro_batch[0] == step else 0)
+        if self._dropout is not None:
+            self._dropout.restart(self.args.seed, *self._micro_batch, self.args.process_index)
+        return super().training_step(model, inputs, num_items_in_batch)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The step's micro-batches, and how many units and rows each task has in them."""
+        """The step's micro-batches, and how many units and rows each task has in them; none when the run is over."""
+        self.schedule.settle()
+        if self.schedule.over:  # resumed at its end
+            self.control.should_training_stop = True
+            return [], None
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        return batches, self._count(batches, device)
+        for name in self.schedule.retired_in(self.state.global_step):
+            for batch in batches:
+                batch["tasks"].pop(name, None)
+        counts = self._count(batches)
+        self.schedule.used = (counts.tokens, counts.clock)
+        return batches, counts
 
-    def _count(self, batches: Sequence[Mapping[str, Any]], device: torch.device) -> StepCounts:
-        table = torch.zeros(2, len(self.task_names), dtype=torch.long)
+    def _count(self, batches: Sequence[Mapping[str, Any]]) -> StepCounts:
+        # The last column: real tokens, and the time of the first process, so that all processes end a run together.
+        table = torch.zeros(2, len(self.task_names) + 1, dtype=torch.float64)
         for batch in batches:
+            table[0, -1] += int(batch["attention_mask"].sum())
             for name, rows in batch["tasks"].items():
                 place = self.task_names.index(name)
                 table[0, place] += self.multi.kinds[name].units(rows["labels"])
                 table[1, place] += len(rows["rows"])
-        if self.args.world_size > 1:
-            table = table.to(device)
-            torch.distributed.all_reduce(table)
-        units, rows_seen = table.tolist()
+        table[1, -1] = self.schedule.clock() if self.args.process_index == 0 else 0
+        self._all_reduce(table)
+        (*units, tokens), (*rows_seen, clock) = table.tolist()
+        rows_seen, tokens, clock = [round(number) for number in rows_seen], round(tokens), round(clock)
         return StepCounts(
-            dict(zip(self.task_names, units, strict=True)), dict(zip(self.task_names, rows_seen, strict=True))
+            dict(zip(self.task_names, units, strict=True)),
+            dict(zip(self.task_names, rows_seen, strict=True)),
+            tokens=tokens,
+            clock=clock,
         )
+
+    def _all_reduce(self, table: Tensor) -> None:
+        """Sum a small table over all processes, in place."""
+        if self.args.world_size > 1:
+            moved = table.to(self.args.device)
+            torch.distributed.all_reduce(moved)
+            table.copy_(moved)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """This micro-batch's part of the step's loss; `num_items_in_batch` are the step's `StepCounts`."""
-        counts: StepCounts = num_items_in_batch or self._count([inputs], self.args.device)
+        counts: StepCounts = num_items_in_batch or self._count([inputs])
         outputs = model(**inputs)
         sums = self.multi.task_losses(outputs.logits, inputs["tasks"])
         present = [name for name in self.task_names if counts.rows[name]]
         total = torch.zeros((), device=self.args.device)
         for name, (loss_sum, _) in sums.items():
-            mean = loss_sum / max(counts.units[name], 1)
+            mean = counts.mean(name, loss_sum)
             share = 1 / len(present) if self.equal_shares else counts.share(name)
             # DDP averages gradients over processes, the step's loss is a sum over them.
             total = total + self.weights[name] * share * mean * self.args.world_size
@@ -183,12 +253,16 @@ class MultiTaskTrainer(Trainer):
 
     def _note(self, name: str, mean: Tensor) -> None:
         log = self._task_log
-        log.loss[name] = log.loss.get(name, torch.zeros_like(mean)) + mean
+        for sums in (log.loss, self._step_losses):
+            sums[name] = sums.get(name, torch.zeros_like(mean)) + mean
 
     def _note_step(self, counts: StepCounts, present: Sequence[str]) -> None:
         if not self.accelerator.sync_gradients:
             return
         self._task_log.steps += 1
+        absent = torch.zeros(())
+        self.schedule.note_losses({name: self._step_losses.get(name, absent) for name in present if counts.units[name]})
+        self._step_losses = {}
         for name in present:
             share = 1 / len(present) if self.equal_shares else counts.share(name)
             self._task_log.share[name] = self._task_log.share.get(name, 0.0) + share
@@ -277,23 +351,23 @@ class MultiTaskTrainer(Trainer):
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
+        schedule = self.schedule.state_dict()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             if lora.is_adapted(self.multi):
                 lora.write_adapters(self.multi, folder)
-            self._write_run_state(folder)
+            self._write_run_state(folder, schedule)
             write_checksums(folder)  # so that it loads as a model too
             sync_folder(folder)
 
-    def _write_run_state(self, folder: Path) -> None:
+    def _write_run_state(self, folder: Path, schedule: dict[str, Any]) -> None:
         for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:
             cast(dict[str, Any], self.state.stateful_callbacks)[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / "trainer_state.json"))
         step = self.state.global_step
         sizes = {name: len(split) for name, split in self.train_dataset.corpora.items()}  # type: ignore[union-attr]
-        write_state(
-            folder, step=step, mixture=self.mixture.state_at(step).to_dict(), rates=self.mixture.rates, sizes=sizes
-        )
+        mixture = self.mixture.state_at(step).to_dict()
+        write_state(folder, step=step, mixture=mixture, schedule=schedule, sizes=sizes)
 
     def _forget_old(self, run: Path) -> None:
         from transformers.trainer_utils import rotate_checkpoints

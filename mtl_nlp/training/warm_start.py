@@ -7,6 +7,7 @@ tasks while others are learned is `retain` (`training.distil`, `training.forgett
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Faults, fault, listed
-from ..hub.checkpoint import check_folder, load_model, load_tokenizer
+from ..hub.checkpoint import CONFIG, check_folder, load_model, load_tokenizer
 from ..labels import tag_names
 from ..model.config import MultiTaskConfig, task_record
 from ..model.encoder import freeze
@@ -64,7 +65,10 @@ def starting_point(recipe: Recipe) -> Start | None:
     wanted = recipe.encoder_spec.from_
     if wanted is None:
         return None
-    folder = check_folder(recipe.base / wanted if (recipe.base / wanted).is_dir() else wanted)
+    folder = recipe.base / wanted if (recipe.base / wanted).is_dir() else Path(wanted)
+    if not folder.exists() or _is_plain(folder):
+        return None  # a Hub name, or a plain model: `model.encoder` takes its encoder, and says what is wrong with it
+    folder = check_folder(folder)
     config = MultiTaskConfig.from_pretrained(folder)
     tasks = config.task_definitions()
     trained: dict[str, Any] = {}
@@ -73,6 +77,14 @@ def starting_point(recipe: Recipe) -> Start | None:
         found = data.get("encoder")
         trained = found if isinstance(found, dict) else {"name": found} if isinstance(found, str) else {}
     return Start(folder, tasks, config.encoder_config, trained)
+
+
+def _is_plain(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") not in (None, MultiTaskConfig.model_type)
 
 
 def inherit(recipe: Recipe, start: Start) -> None:
@@ -84,7 +96,9 @@ def inherit(recipe: Recipe, start: Start) -> None:
     """
     faults = Faults()
     _inherit_encoder(recipe, start, faults)
-    known = {task.name: task for task in start.tasks}
+    # A task that says itself where its head is from does not inherit one.
+    own = {task.name for task in recipe.definitions if task.from_ is not None}
+    known = {task.name: task for task in start.tasks if task.name not in own}
     recipe._inherited = [task.name for task in recipe.definitions if task.name in known]
     recipe._tasks = [
         _inherit_task(task, known[task.name], faults, kept=task.name in recipe.untrained)

@@ -30,6 +30,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "tags": {"tokens": "tokens", "labels": "tags"},
     "answer": {"question": "question", "context": "context", "answers": "answers"},
     "choice": {"context": "context", "choices": "choices", "label": "right"},
+    "relevance": {"query": "query", "candidates": "candidates", "relevance": "relevance"},
     "none": {"text": "text"},
 }
 ANNOTATED = {
@@ -39,6 +40,7 @@ ANNOTATED = {
     "tags": "tags",
     "answer": "answers",
     "choice": "right",
+    "relevance": "relevance",
 }
 
 
@@ -64,6 +66,9 @@ def row_of(annotation: str, number: int) -> dict[str, Any]:
     if annotation == "choice":
         choices = ["the box", "a great film", "it was late"][: 2 + number % 2]
         return {"context": text, "choices": choices, "right": number % 2}
+    if annotation == "relevance":
+        candidates = ["the box", "a great film", "it was late"][: 2 + number % 2]
+        return {"query": text, "candidates": candidates, "relevance": [1.0, 0.0, 2.0][: len(candidates)]}
     return {"text": text}
 
 

@@ -163,6 +163,10 @@ def test_it_is_a_vanilla_model(run: Run) -> None:
             assert torch.allclose(ours[same], plain(**pairs).logits, atol=1e-6)
             return
         output = plain(**fed)
+        if kind.task.kind.annotation == "relevance":
+            of_query = output.logits.view(-1).split(rows["sizes"].tolist())
+            assert all(torch.equal(mine[: len(theirs)], theirs) for mine, theirs in zip(ours, of_query, strict=True))
+            return
         answer = kind.task.kind.annotation == "answer"
         theirs = torch.stack([output.start_logits, output.end_logits], -1) if answer else output.logits
     assert torch.equal(ours, theirs)
@@ -247,15 +251,37 @@ BY_HAND: dict[str, tuple[Any, Any, float, int]] = {
     "question_answering": ([[[0.0, LN2], [0.0, 0.0], [0.0, 0.0]]], [[2, 0]], (LN3 + LN2) / 2, 1),
     # The second text has two choices only: ln 2, not ln 3.
     "multiple_choice": ([[0.0, 0.0, 0.0], [0.0, 0.0, -math.inf]], [1, 0], LN3 + LN2, 2),
+    # Transitions, start, end, then two tokens; all 0: two words of two tags, 4 sequences: ln 4. The second row has one word: ln 2.
+    "token_classification_crf": (
+        [[[0.0, 0.0]] * 6, [[0.0, 0.0]] * 6],
+        [[0, 1], [-100, 1]],
+        LN4 + LN2,
+        3,
+    ),
+    # Shares 1/3 and 2/3 of three equal scores: ln 3. Nothing relevant: no unit. One relevant of two: ln 2.
+    "ranking": (
+        [[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [0.0, 0.0, -math.inf]],
+        [[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [0.0, 1.0, NAN]],
+        LN3 + LN2,
+        2,
+    ),
     "masked_language_modeling": ([[[0.0] * 4, [0.0] * 4]], [[-100, 3]], LN4, 1),
 }
 
 
-@pytest.mark.parametrize("name", VANILLA)
+def test_every_head_has_a_loss_worked_by_hand() -> None:
+    assert sorted(BY_HAND) == sorted(
+        name for name in KINDS if head_kind(name).torch_half().__module__.startswith("mtl_nlp.")
+    )
+
+
+@pytest.mark.parametrize("name", BY_HAND)
 def test_the_loss_is_the_one_worked_by_hand(name: str) -> None:
     logits, labels, expected, units = BY_HAND[name]
     needs = head_kind(name).form.has_labels
-    head = make_head(Task(name="mine", head=name, labels=["a", "b"] if needs else None))
+    # Two outputs: for tags without a scheme the labels themselves.
+    scheme = "none" if head_kind(name).chain else None
+    head = make_head(Task(name="mine", head=name, labels=["a", "b"] if needs else None, scheme=scheme))
     target = torch.tensor(labels)
     total, counted = head.loss(torch.tensor(logits), target)
     assert float(total) == pytest.approx(expected, rel=1e-6)

@@ -22,7 +22,7 @@ from typing import Any
 
 from mtl_nlp.cli import main
 from mtl_nlp.recipe import DEFAULT_ENCODER, RecipeFile, make_recipe
-from mtl_nlp.schema import parse_yaml
+from mtl_nlp.schema import known_keys, parse_yaml
 from mtl_nlp.task import Task, make_task
 from mtl_nlp.training.prepare import check_recipe
 
@@ -168,7 +168,7 @@ class Runner:
         data, source = parse_yaml(block.text, block.place)
         base = (self.folder / block.argument).parent if block.mark == "file" else self.folder
         if "head" in data or not data.keys() <= RecipeFile.model_fields.keys():
-            assert data.keys() <= Task.model_fields.keys(), f"{block.place}: neither a recipe's keys nor a task's"
+            assert data.keys() <= set(known_keys(Task, ())), f"{block.place}: neither a recipe's keys nor a task's"
             make_task({"name": "page", "head": "sequence_classification", **data}, source, base)
         else:
             check_recipe(make_recipe({"tasks": ["demo_intent"], **data}, source, base))

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 import mtl_nlp
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
-from mtl_nlp.data.sampling import STRATEGIES
+from mtl_nlp.data.strategies import STRATEGIES
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.kinds import HEADS, head_kind
 from mtl_nlp.metrics import ALIASES, METRICS
@@ -175,6 +175,8 @@ def test_the_answer_of_every_head_is_shown(every_kind: Result) -> None:
         "question": "who ?",
         "context": "anna is in london",
         "choices": ["a box", "a film"],
+        "query": "who ?",
+        "candidates": ["a box", "a film"],
     }
     answers = predictor(row)[0]["predictions"]
     for name, example in shown.items():

@@ -17,13 +17,16 @@ from mtl_nlp.data.batching import Collator
 from mtl_nlp.data.features import EncodedSplit
 from mtl_nlp.data.mixture import Draw, Mixture
 from mtl_nlp.model.config import MultiTaskConfig, task_record
+from mtl_nlp.model.dropout import MaskSource
 from mtl_nlp.model.multitask import MultiTaskModel
 from mtl_nlp.task import Task
+from mtl_nlp.training.embedding_gradient import keep_row_gradient
 from mtl_nlp.training.trainer import MultiTaskTrainer
 
 from .architectures import VOCABULARY, configs
 
 ARCHITECTURES = list(configs())
+PATHS = ["plain", "fast"]
 SENT = Task(name="sent", head="sequence_classification", labels=["a", "b", "c"])
 NER = Task(name="ner", head="token_classification", labels=["PER", "LOC"])
 TEXTS = 192
@@ -52,19 +55,23 @@ def split_of(task: Task, seed: int) -> EncodedSplit:
     lengths = rng.integers(4, 14, TEXTS)
     ids = [[1, *rng.integers(5, VOCABULARY, n - 2).tolist(), 2] for n in lengths]
     data: dict[str, list[Any]] = {"input_ids": ids}
-    if task is SENT:
+    if task.name == "sent":
         data["@sent"] = rng.integers(0, 3, TEXTS).tolist()
     else:
         data["@ner"] = [[-100, *rng.integers(0, 5, n - 2).tolist(), -100] for n in lengths]
     return EncodedSplit(Dataset.from_dict(data), np.arange(TEXTS + 1), lengths)
 
 
-def model_of(name: str, tasks: list[Task]) -> MultiTaskModel:
-    """A model of random weights, eager attention."""
+def model_of(name: str, tasks: list[Task], path: str = "plain") -> MultiTaskModel:
+    """A model of random weights, eager attention; `fast` as `performance: auto` makes it."""
     torch.manual_seed(3)
     config = MultiTaskConfig(copy.deepcopy(configs()[name]), [task_record(task) for task in tasks])
     config._attn_implementation = "eager"
-    return MultiTaskModel(config)
+    model = MultiTaskModel(config)
+    if path == "fast":
+        model.use_fast_paths(MaskSource(3))
+        keep_row_gradient(model)
+    return model
 
 
 def train(model: MultiTaskModel, tasks: list[Task], folder: Path, steps: int, accumulation: int) -> MultiTaskTrainer:
@@ -123,10 +130,11 @@ def gradients(model: MultiTaskModel, loss: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_mixed_batch_gives_the_gradient_of_separate_batches(name: str) -> None:
+def test_a_mixed_batch_gives_the_gradient_of_separate_batches(name: str, path: str) -> None:
     tasks = [SENT, NER]
-    model = model_of(name, tasks).eval()
+    model = model_of(name, tasks, path).eval()
     records, collator = mixed_batch(tasks)
 
     def loss_of(batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -140,10 +148,11 @@ def test_a_mixed_batch_gives_the_gradient_of_separate_batches(name: str) -> None
     assert_close_states(together, apart, 1e-6)
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_eight_micro_batches_of_one_are_one_of_eight(name: str, tmp_path: Path) -> None:
+def test_eight_micro_batches_of_one_are_one_of_eight(name: str, path: str, tmp_path: Path) -> None:
     tasks = [SENT, NER]
-    one, eight = model_of(name, tasks), model_of(name, tasks)
+    one, eight = model_of(name, tasks, path), model_of(name, tasks, path)
     train(one, tasks, tmp_path, 20, accumulation=1)
     train(eight, tasks, tmp_path, 20, accumulation=8)
     assert_close_states(one.state_dict(), eight.state_dict(), 1e-5)
@@ -193,10 +202,11 @@ class Sequential(transformers.Trainer):
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("task", [SENT, NER], ids=lambda task: task.name)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_one_task_alone_is_plain_transformers(name: str, task: Task, tmp_path: Path) -> None:
-    model = model_of(name, [task])
+def test_one_task_alone_is_plain_transformers(name: str, task: Task, path: str, tmp_path: Path) -> None:
+    model = model_of(name, [task], path)
     plain = vanilla_of(model, task)
     before = {key: value.clone() for key, value in plain.state_dict().items()}
     train(model, [task], tmp_path, 20, accumulation=1)

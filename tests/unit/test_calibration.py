@@ -27,7 +27,8 @@ from mtl_nlp.metrics.calibration import (
 from mtl_nlp.model.heads import make_head
 from mtl_nlp.schema import Source
 from mtl_nlp.task import Abstain, Calibration, Task, make_task
-from mtl_nlp.training.calibration import Outputs, calibrate, clear_calibration, decisions, tune
+from mtl_nlp.training.calibration import calibrate, clear_calibration, tune
+from mtl_nlp.training.confidences import Outputs, decisions
 from mtl_nlp.training.finetune import finetune
 from mtl_nlp.training.score import score_checkpoint
 from tests.conftest import ENTITIES, SENTIMENT, write_conll, write_jsonl
@@ -299,6 +300,24 @@ def test_confidences_of_answers_and_labels() -> None:
     confidence, right = decisions(several, outputs, 1.0)
     assert confidence.tolist() == [0.5, 0.5]
     assert right.tolist() == [1.0, 0.0]
+
+
+def test_a_chain_is_calibrated_by_its_own_likelihood() -> None:
+    from mtl_nlp.training.confidences import marginals, nll
+
+    head = make_head(Task(name="c", head="token_classification_crf", labels=["x", "y"], scheme="none"))
+    # Two tags, one word, no transition that matters: softmax of the emissions.
+    packed = torch.zeros(1, 2 + 2 + 1, 2)
+    packed[0, 4] = torch.tensor([math.log(3), 0.0])
+    labels = torch.tensor([[1]])
+    assert float(nll(head, packed, labels)[0]) == pytest.approx(math.log(4), abs=1e-5)
+    assert marginals(head, packed, labels, None)[0].tolist() == pytest.approx([0.75, 0.25], abs=1e-5)
+    confidence, right = decisions(head, Outputs([packed], [labels], [None]), 1.0)
+    assert confidence == pytest.approx([0.75], abs=1e-5)
+    assert right.tolist() == [0.0]
+    # Logits / T: odds 3 become 3^(1/2).
+    halved = decisions(head, Outputs([packed], [labels], [None]), 2.0)[0]
+    assert halved == pytest.approx([3**0.5 / (3**0.5 + 1)], abs=1e-5)
 
 
 def test_what_cannot_be_calibrated_is_named_all_at_once(checkpoint: Path) -> None:

@@ -34,6 +34,7 @@ SPANS = (tags("B-PER I-PER O B-PER", "O O"), tags("B-PER I-PER O B-LOC", "B-ORG 
 LOOSE = (tags("I-PER I-PER O"), tags("B-PER I-PER O"), ["PER"])
 ANSWERS = (["the Cat!", "a red big dog", "", "maybe"], [["cat"], ["big red dog house", "dog"], [], []], None)
 CHOICES = ([0, 3, 1, 1], [0, 2, 1, 0], None)
+RANKS = ([[0.1, 0.9, 0.5], [1.0, 0.0]], [[1.0, 0.0, 2.0], [0.0, 1.0]], None)
 
 CASES: list[tuple[str, tuple[Any, Any, Any], float]] = [
     ("accuracy", ABC, 4 / 6),
@@ -75,6 +76,12 @@ CASES: list[tuple[str, tuple[Any, Any, Any], float]] = [
     ("exact_match", ANSWERS, 2 / 4),
     # 1; "red big dog" shares 3 words with one of 4; no answer, rightly; an answer where there is none
     ("qa_f1", ANSWERS, (1 + 6 / 7 + 1 + 0) / 4),
+    # relevance in the order of the scores: 0, 2, 1 and 0, 1
+    ("ndcg", RANKS, ((2 / math.log2(3) + 1 / 2) / (2 + 1 / math.log2(3)) + 1 / math.log2(3)) / 2),
+    ("ndcg@10", RANKS, ((2 / math.log2(3) + 1 / 2) / (2 + 1 / math.log2(3)) + 1 / math.log2(3)) / 2),
+    ("mrr", RANKS, 1 / 2),
+    ("mrr@10", RANKS, 1 / 2),
+    ("map", RANKS, ((1 / 2 + 2 / 3) / 2 + 1 / 2) / 2),
 ]
 IDS = [f"{name}-{i}" for i, (name, _, _) in enumerate(CASES)]
 
@@ -128,6 +135,7 @@ def test_right_predictions_score_best(name: str) -> None:
         "tags": (tags("B-A I-A O", "B-B"), tags("B-A I-A O", "B-B")),
         "answer": (["x", ""], [["y", "x"], []]),
         "choice": ([1, 0], [1, 0]),
+        "relevance": ([[0.1, 3.0, 2.0], [1.0]], [[0.0, 2.0, 1.0], [1.0]]),
     }
     for kind in METRICS[name].kinds:
         predictions, references = by_kind[kind]

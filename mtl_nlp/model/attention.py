@@ -1,0 +1,215 @@
+"""Attention over rows that stand one behind the other in a single sequence, without padding between them.
+
+`Layout` says where each row of a padded batch stands in the sequence. The function registered here under `PACKED` (transformers'
+`AttentionInterface`) is called by each attention layer with queries, keys and values [1, heads, N, d] of all N real tokens; it
+takes the rows apart, a group of similar lengths at a time, computes attention inside each row, and puts the result back. What
+padding remains is inside a group, for the attention product alone.
+
+Letters: B rows, T tokens of the longest row, N real tokens of all rows, h heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from .dropout import MaskSource
+
+PACKED = "mtl_packed"
+# A row joins a group while it fills at least this part of the group's width.
+FULLNESS = 0.8
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of similar length, side by side in slots.
+
+    Attributes:
+        rows: b.
+        width: t, the longest of them.
+        bias: [b, 1, 1, t], −inf beyond a row's end; None where all rows are equally long.
+    """
+
+    rows: int
+    width: int
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of a padded batch stand in the sequence, and how attention takes them apart.
+
+    Attributes:
+        places: [N] flattened positions of the real tokens in [B · T].
+        positions: [1, N] each token's position in its row.
+        slots: [S] the token in each slot of the groups; any token in a slot beyond a row's end.
+        homes: [N] each token's slot.
+        groups: rows by length, one group's slots [b · t] behind the other's.
+        source: draws dropout masks; torch's generator where None.
+    """
+
+    places: Tensor
+    positions: Tensor
+    slots: Tensor
+    homes: Tensor
+    groups: list[Group]
+    source: MaskSource | None = None
+
+
+def layout_of(mask: Tensor, source: MaskSource | None = None) -> Layout:
+    """The layout of a batch; `mask` [B, T] is 1 for real tokens, which stand together in each row."""
+    lengths = mask.sum(1)
+    places = mask.reshape(-1).nonzero().view(-1)
+    starts = lengths.cumsum(0) - lengths
+    steps = torch.arange(len(places), device=mask.device)
+    positions = steps - torch.repeat_interleave(starts, lengths)
+    order = lengths.argsort(descending=True, stable=True)
+    groups, slots = [], []
+    for begin, end, width in _cuts(lengths[order].tolist()):
+        rows = order[begin:end]
+        column = torch.arange(width, device=mask.device)
+        inside = column < lengths[rows, None]  # [b, t]
+        slots.append(torch.where(inside, starts[rows, None] + column, -1).view(-1))
+        bias = torch.zeros(inside.shape, device=mask.device).masked_fill_(~inside, float("-inf"))[:, None, None]
+        groups.append(Group(end - begin, width, None if bool(inside.all()) else bias))
+    together = torch.cat(slots) if slots else steps
+    filled = (together >= 0).nonzero().view(-1)
+    homes = torch.empty_like(steps)
+    homes[together[filled]] = filled
+    return Layout(places, positions[None], together.clamp_(min=0), homes, groups, source)
+
+
+def _cuts(lengths: list[int]) -> Iterator[tuple[int, int, int]]:
+    """(begin, end, width) of groups of rows that are sorted by length, the longest first; empty rows are in none."""
+    begin = 0
+    while begin < len(lengths) and lengths[begin]:
+        width, end = lengths[begin], begin + 1
+        while end < len(lengths) and lengths[end] >= FULLNESS * width and lengths[end]:
+            end += 1
+        yield begin, end, width
+        begin = end
+
+
+class _Apart(torch.autograd.Function):
+    """Tokens [N, …] → slots [S, …]. Nothing flows back from a slot beyond a row's end, so that a slot's gradient is its token's."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, slots: Tensor, homes: Tensor) -> Tensor:
+        ctx.save_for_backward(homes)
+        return tokens.index_select(0, slots)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Together(torch.autograd.Function):
+    """Slots [S, …] → tokens [N, …]."""
+
+    @staticmethod
+    def forward(ctx: Any, slots: Tensor, homes: Tensor) -> Tensor:
+        ctx.save_for_backward(homes)
+        ctx.slots = slots.shape
+        return slots.index_select(0, homes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].new_zeros(ctx.slots).index_copy_(0, ctx.saved_tensors[0], gradients[0]), None
+
+
+_LAYOUT: ContextVar[Layout | None] = ContextVar("layout", default=None)
+
+
+@contextmanager
+def packed_attention(config: Any, layout: Layout) -> Iterator[None]:
+    """Attention layers that read `config` attend inside the rows of `layout`."""
+    before, token = config._attn_implementation, _LAYOUT.set(layout)
+    config._attn_implementation = PACKED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        _LAYOUT.reset(token)
+
+
+def packed_attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """[1, h, N, d] of queries, keys and values in; [1, N, h, d] out.
+
+    Args:
+        sliding_window: a token sees those that are less than so many places away.
+    """
+    layout = _LAYOUT.get()
+    assert layout is not None, "packed attention outside of `packed_attention`"
+    if key.shape[1] != query.shape[1]:  # grouped queries
+        times = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    causal = bool(kwargs.get("is_causal", getattr(module, "is_causal", False)))
+    with torch.autocast(query.device.type, enabled=False):
+        apart = [_Apart.apply(states[0].transpose(0, 1), layout.slots, layout.homes) for states in (query, key, value)]
+        parts, begin = [], 0
+        for group in layout.groups:
+            end = begin + group.rows * group.width
+            q, k, v = (
+                s[begin:end].unflatten(0, (group.rows, group.width)).transpose(1, 2) for s in apart
+            )  # [b, h, t, d]
+            bias = _bias(group, causal, sliding_window, query.device)
+            weights = _weights(q * scale, k, bias, dropout, layout.source)
+            parts.append((weights @ v).transpose(1, 2).flatten(0, 1))
+            begin = end
+        output = _Together.apply(parts[0] if len(parts) == 1 else torch.cat(parts), layout.homes)
+    return output[None], None
+
+
+def _bias(group: Group, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
+    """What is added to the scores of a group, [b or 1, 1, t or 1, t]; None where every token of a row sees every other."""
+    width = group.width
+    if not causal and (window is None or width <= window):
+        return group.bias
+    column = torch.arange(width, device=device)
+    apart = column[:, None] - column  # [t, t]
+    seen = apart >= 0 if causal else torch.ones_like(apart, dtype=torch.bool)
+    if window is not None:
+        seen = seen & (apart.abs() < window)
+    bias = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[None, None]
+    return bias if group.bias is None else bias + group.bias
+
+
+def _weights(q: Tensor, k: Tensor, bias: Tensor | None, dropout: float, source: MaskSource | None) -> Tensor:
+    """Attention weights [b, h, t, t] of queries (scaled) and keys [b, h, t, d], after dropout."""
+    scores = q @ k.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
+    weights = scores.softmax(-1)  # accumulated in float32 whatever the dtype
+    if not dropout:
+        return weights
+    if source is None or weights.device.type != "cpu":
+        return F.dropout(weights, dropout)
+    return weights * source.scale(weights.shape, dropout, weights.dtype)
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """Masks are made by the layout."""
+    return None
+
+
+AttentionInterface.register(PACKED, packed_attention_forward)
+AttentionMaskInterface.register(PACKED, _no_mask)

@@ -1,0 +1,114 @@
+"""The padding-free path through the shared encoder: token-wise layers see real tokens only.
+
+A padded batch [B, T] is laid out as one sequence of its N real tokens; positions restart at each row and attention stays inside the
+rows (`attention`). It works for every architecture that reads its attention function from transformers' `AttentionInterface`.
+Some others accept the sequence and compute something else, so which encoders can is established by comparing outputs when a
+model is loaded, never from a list of names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import layout_of, packed_attention
+from .dropout import MaskSource
+
+logger = logging.getLogger("mtl_nlp")
+
+TOLERANCE = 1e-5
+PROBE_LENGTHS = (7, 3, 12, 1)
+
+
+class PaddingFree:
+    """An encoder's padding-free path.
+
+    Args:
+        encoder: the base model.
+        first: the position id of a row's first token (RoBERTa's begin after the padding id).
+        source: draws the masks of attention dropout; torch's generator where None.
+    """
+
+    def __init__(self, encoder: nn.Module, first: int = 0, source: MaskSource | None = None) -> None:
+        self.encoder, self.first, self.source = encoder, first, source
+        self._types = "token_type_ids" in inspect.signature(encoder.forward).parameters
+
+    def __call__(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """[B, T] ids and mask in, hidden states [B, T, H] out; zero where there is no token."""
+        layout = layout_of(mask, self.source)
+        flat: dict[str, Any] = {
+            "input_ids": input_ids.reshape(-1)[layout.places][None],
+            "position_ids": layout.positions + self.first,
+        }
+        if self._types:
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            flat["token_type_ids"] = types.reshape(-1)[layout.places][None]
+        with packed_attention(self.encoder.config, layout):
+            hidden = self.encoder(**flat).last_hidden_state[0]  # [N, H]
+        padded = hidden.new_zeros(input_ids.numel(), hidden.shape[-1])
+        return padded.index_copy(0, layout.places, hidden).view(*input_ids.shape, -1)
+
+
+def padding_free_path(encoder: nn.Module, source: MaskSource | None = None) -> PaddingFree | None:
+    """The encoder's padding-free path, if its outputs are those of the padded path; None, with the reason in the log, if not.
+
+    Equal means within 1e-5 (float32) on a small batch of rows of different lengths, longer than any sliding window.
+    """
+    name = type(encoder).__name__
+    if "position_ids" not in inspect.signature(encoder.forward).parameters:
+        logger.info("encoder: padded path (%s takes no positions)", name)
+        return None
+    training = encoder.training
+    encoder.eval()
+    try:
+        gap = float("inf")
+        for first in _first_positions(encoder):
+            path = PaddingFree(encoder, first, source)
+            gap = min(gap, _largest_gap(path))
+            if gap <= TOLERANCE:
+                logger.debug("encoder: padding-free path (outputs differ by %.1e)", gap)
+                return path
+    finally:
+        encoder.train(training)
+    logger.info("encoder: padded path (without padding the outputs of %s differ by %.1e)", name, gap)
+    return None
+
+
+def _first_positions(encoder: Any) -> list[int]:
+    padding = getattr(encoder.config, "pad_token_id", None)
+    return [0] if padding is None else [0, int(padding) + 1]
+
+
+def _probe(encoder: Any) -> tuple[Tensor, Tensor]:
+    """Ids and mask, [B, T], of rows that reach beyond a sliding window where there is one."""
+    config = encoder.config
+    window = getattr(config, "sliding_window", None) or 0
+    most = getattr(config, "max_position_embeddings", None) or 512
+    lengths = torch.tensor([*PROBE_LENGTHS, min(3 * window + 2, most - 2)] if window else PROBE_LENGTHS)
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, config.vocab_size, mask.shape, generator=generator)
+    padding = getattr(config, "pad_token_id", None) or 0
+    other = 1 if padding == 0 else 0
+    ids = torch.where(ids == padding, torch.full_like(ids, other), ids)
+    device = next(encoder.parameters()).device
+    return torch.where(mask.bool(), ids, torch.full_like(ids, padding)).to(device), mask.to(device)
+
+
+def _largest_gap(path: PaddingFree) -> float:
+    encoder: Any = path.encoder
+    ids, mask = _probe(encoder)
+    with torch.no_grad():
+        padded = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        try:
+            packed = path(ids, mask)
+        # Whatever an architecture raises on an unusual sequence, it only means that it cannot take this path.
+        except Exception as error:  # noqa: BLE001
+            logger.debug("padding-free path: %s: %s", type(error).__name__, error)
+            return float("inf")
+    difference = (padded - packed).float().abs()[mask.bool()]
+    return float(difference.max()) if bool(difference.isfinite().all()) else float("inf")

@@ -1,0 +1,281 @@
+"""What a run decides on its way: rates that follow the tasks, tasks that retire, and when it ends.
+
+The trainer tells the `Schedule` each step's losses and counts and each evaluation's metrics, and asks it before it fetches the next
+batches. What is known after block k rules block k + 2, because loaders run ahead. All of it is in `state_dict`, so that a resumed
+run decides what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.mixture import Mixture, Regime
+from ..data.strategies import SamplingState
+from ..errors import listed
+from ..recipe import Stopping
+
+logger = logging.getLogger("mtl_nlp")
+
+AHEAD = 2
+"""What is learned in a block rules the block so many later."""
+
+Reduce = Callable[[Tensor], None]
+
+
+class Schedule:
+    """Rates, retired tasks and the end of a run, decided between blocks.
+
+    Args:
+        mixture: the stream; it is given each block's regime.
+        tasks: all tasks, in order.
+        metrics: task → its primary metric as evaluation names it, for the tasks that count in the mean; others are never retired.
+        stopping: a recipe's `stopping:`.
+        reduce: sums a tensor over all processes, in place.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        tasks: Sequence[str],
+        *,
+        metrics: Mapping[str, str] | None = None,
+        stopping: Stopping | None = None,
+        reduce: Reduce = lambda tensor: None,
+    ) -> None:
+        self.mixture, self.tasks, self.metrics = mixture, list(tasks), dict(metrics or {})
+        self.stopping, self.reduce = stopping or Stopping(), reduce
+        self.reads = mixture.strategy.reads
+        self.changes = mixture.strategy.learns or self.stopping.per_task
+        mixture.settled = AHEAD if self.changes else None
+        self.step = 0
+        self.end = mixture.planned
+        self.decay_from: int | None = None
+        self.tokens = 0
+        self.seconds = 0.0
+        # Of the step that is under way: real tokens over all processes, and what the first one's `clock` said as it began.
+        self.used = (0, 0)
+        self.losses: list[list[float | None]] = []  # [steps of the block that have been reduced, tasks]
+        self.start_loss: dict[str, float] = {}
+        self.loss: dict[str, float] = {}
+        self.score: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.waited = dict.fromkeys(self.metrics, 0)
+        self.retired: set[str] = set()
+        self._planned_end = mixture.planned
+        self._local: list[dict[str, Tensor]] = []  # this process' losses of the steps that are not reduced yet
+        self._before, self._begun = 0.0, time.monotonic()
+
+    # Told by the trainer.
+
+    def note_losses(self, losses: Mapping[str, Tensor]) -> None:
+        """This process' part of each task's mean loss in one step, for the tasks that the step had on any process."""
+        if "losses" in self.reads:
+            self._local.append(dict(losses))
+
+    def note_scores(self, metrics: Mapping[str, float]) -> None:
+        """An evaluation's metrics: who has stopped improving, who has fallen."""
+        for task, key in self.metrics.items():
+            if key not in metrics:
+                continue
+            value, best = float(metrics[key]), self.best.get(task)
+            self.score[task] = value
+            if best is None or value > best + self.stopping.tolerance:
+                self.waited[task] = 0
+            elif task not in self.retired:
+                self.waited[task] += 1
+            if best is None or value > best:
+                self.best[task] = value
+            if self.stopping.per_task:
+                self._judge(task, value)
+
+    def _judge(self, task: str, value: float) -> None:
+        best, tolerance = self.best[task], self.stopping.tolerance
+        if task not in self.retired and self.waited[task] >= (self.stopping.patience or math.inf):
+            self.retired.add(task)
+            logger.info("%s is retired: no gain in %d evaluations (best %.4f)", task, self.waited[task], best)
+        elif task in self.retired and value < best - tolerance:
+            self.retired.discard(task)
+            self.waited[task] = 0
+            logger.info("%s is taken up again: %.4f is below its best %.4f", task, value, best)
+
+    def note_step(self) -> None:
+        """A step is done that took what `used` says."""
+        tokens, milliseconds = self.used
+        self.step += 1
+        self.tokens += tokens
+        self.seconds = milliseconds / 1000
+        self._place_end()
+
+    def clock(self) -> int:
+        """Milliseconds that the run has taken, earlier parts of a resumed one included."""
+        return int((self._before + time.monotonic() - self._begun) * 1000)
+
+    # Asked by the trainer.
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.step >= self.end
+
+    @property
+    def early(self) -> bool:
+        """Whether it ends before its last planned step."""
+        return self.end < self.mixture.planned
+
+    def settle(self) -> None:
+        """Decide the regimes of the blocks that are due, before the next batches are fetched."""
+        size = self.mixture.block_batches
+        while self.mixture.settled is not None and self.mixture.settled < self.step // size + AHEAD:
+            block = self.mixture.settled
+            self._close_block()
+            regime = self._next_regime(block)
+            if (regime.rates, regime.retired) != (self._regime(block).rates, self._regime(block).retired):
+                self.mixture.set_regime(regime)
+            self.mixture.settled = block + 1
+            self._planned_end = self._find_end()
+        self._place_end()
+
+    def retired_in(self, step: int) -> frozenset[str]:
+        """The tasks whose labels do not count in the step after `step` steps."""
+        return self._regime(step // self.mixture.block_batches).retired
+
+    def decay(self) -> float:
+        """The factor on the learning rate in the step that comes next: below 1 in the last blocks of a run that ends early."""
+        if self.decay_from is None:
+            return 1.0
+        return max(0.0, (self.end - self.step) / max(1, self.end - self.decay_from))
+
+    def report(self) -> dict[str, Any]:
+        """For `metrics.json`: tokens, and the regimes with whole rates."""
+        history = [
+            {"block": r.block, "step": r.block * self.mixture.block_batches, "retired": sorted(r.retired)}
+            | ({"rates": dict(r.rates)} if r.rates is not None else {})
+            for r in self.mixture.regimes.all
+            if r.block * self.mixture.block_batches < max(1, self.step)
+        ]
+        return {"planned_steps": self.mixture.planned, "tokens": self.tokens, "regimes": history}
+
+    # Decided at the border of two blocks.
+
+    def _regime(self, block: int) -> Regime:
+        return self.mixture.regimes.at(block)
+
+    def _close_block(self) -> None:
+        """Each task's mean loss over the steps of the block that had it."""
+        self._gather()
+        for place, task in enumerate(self.tasks):
+            seen = [row[place] for row in self.losses if row[place] is not None]
+            if seen:
+                self.loss[task] = math.fsum(seen) / len(seen)  # type: ignore[arg-type]
+                self.start_loss.setdefault(task, self.loss[task])
+        self.losses = []
+
+    def _gather(self) -> None:
+        """Sum the processes' losses; every process comes here after the same steps."""
+        if not self._local:
+            return
+        table = torch.zeros(len(self._local), len(self.tasks), dtype=torch.float64)
+        for row, losses in enumerate(self._local):
+            for task, value in losses.items():
+                table[row, self.tasks.index(task)] = value.double().cpu()
+        self.reduce(table)
+        for losses, values in zip(self._local, table.tolist(), strict=True):
+            self.losses.append(
+                [value if task in losses else None for task, value in zip(self.tasks, values, strict=True)]
+            )
+        self._local = []
+
+    def _next_regime(self, block: int) -> Regime:
+        rates = None
+        if self.mixture.strategy.learns:
+            names = self.mixture.regimes.tasks
+            active = {corpus: [t for t in tasks if t not in self.retired] for corpus, tasks in names.items()}
+            progress = min(1.0, block / max(1, self.mixture.blocks - 1))
+            state = SamplingState(progress, active, self.start_loss, self.loss, self.score, self.best)
+            rates = dict(self.mixture.strategy.weights(self.mixture.sizes, state))
+        return Regime(block, rates, frozenset(self.retired))
+
+    def _find_end(self) -> int:
+        """The step at which the planned draws of the tasks that are left are done.
+
+        A block of which the share κ is still drawn does the work of 1/κ planned ones.
+        """
+        planned, size = self.mixture.planned, self.mixture.block_batches
+        done, block = 0.0, 0
+        while block * size < planned:
+            kept = self._kept(block)
+            if kept <= 0.0:
+                return block * size
+            if done + size / kept >= planned - 1e-9:
+                return min(planned, block * size + math.ceil((planned - done) * kept - 1e-9))
+            if block < (self.mixture.settled or 0) and self.mixture.batches_in(block) < size:
+                return block * size + self.mixture.batches_in(block)
+            done, block = done + size / kept, block + 1
+        return planned
+
+    def _kept(self, block: int) -> float:
+        retired = self._regime(block).retired
+        if not retired:
+            return 1.0
+        if retired >= self.metrics.keys():
+            return 0.0  # what is never scored does not keep a run going
+        return self.mixture.regimes.kept(block) if self.stopping.freed == "save" else 1.0
+
+    def _place_end(self) -> None:
+        """Where the run ends by what is known now, and since when the learning rate goes down."""
+        ends, budget = [self._planned_end], self.stopping.budget
+        used = [(budget.tokens, self.tokens), (budget.minutes, self.seconds / 60)]
+        for limit, so_far in used:
+            if limit is not None and self.step and so_far > 0:
+                ends.append(self.step + max(0, math.floor((limit - so_far) / (so_far / self.step))))
+        self.end = max(self.step, min(ends))
+        last_blocks = max(2 * self.mixture.block_batches, self.mixture.planned // 10)
+        if self.end - self.step > last_blocks:
+            self.decay_from = None
+        elif self.early and self.decay_from is None:
+            self.decay_from = self.step
+
+    # Saved with a run.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data; every process has to call it."""
+        self._gather()
+        return {
+            "step": self.step,
+            "settled": self.mixture.settled,
+            "regimes": [regime.to_dict() for regime in self.mixture.regimes.all],
+            "planned_end": self._planned_end,
+            "decay_from": self.decay_from,
+            "tokens": self.tokens,
+            "seconds": self.clock() / 1000,
+            "losses": self.losses,
+            "start_loss": self.start_loss,
+            "loss": self.loss,
+            "score": self.score,
+            "best": self.best,
+            "waited": self.waited,
+            "retired": sorted(self.retired),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for regime in state["regimes"]:
+            self.mixture.set_regime(Regime.from_dict(regime))
+        self.mixture.settled = state["settled"]
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self._before, self._begun = state["seconds"], time.monotonic()
+        self._planned_end, self.decay_from = state["planned_end"], state["decay_from"]
+        self.losses = [list(row) for row in state["losses"]]
+        self.start_loss, self.loss = dict(state["start_loss"]), dict(state["loss"])
+        self.score, self.best = dict(state["score"]), dict(state["best"])
+        self.waited, self.retired = dict(state["waited"]), set(state["retired"])
+        self._place_end()
+        if self.retired:
+            logger.info("retired: %s", listed(sorted(self.retired)))
