@@ -1,7 +1,8 @@
 """What `import mtl_nlp` makes known to transformers, at the moment when transformers needs it.
 
 `AutoConfig` and `pipeline` have to know this package's classes, but importing those takes seconds. So a finder waits for the
-modules of transformers that keep the tables and has ours imported right after them; those that are loaded already are served at once.
+modules of transformers that keep the tables and has ours imported right after them; those that are loaded already are served
+at once.
 (`AutoModel` learns of the model class when a `MultiTaskConfig` is made, which it does first.)
 """
 

@@ -77,9 +77,17 @@ class MixtureSpec(Strict):
 
 
 class Balancing(Strict):
-    """`shares: rows` weighs a task by its rows in the step; `equal` gives every task the same weight."""
+    """How the tasks' losses become one update; see `mtl_nlp.balancing`.
 
+    `weighting` and `gradients` are a method's name, or a mapping with its `name` and settings. `shares: rows` weighs a task by its
+    rows in the step; `equal` gives every task the same weight. `cosine_steps`: how often gradient cosines are noted.
+    """
+
+    weighting: str | dict[str, Any] = "fixed"
+    gradients: str | dict[str, Any] = "none"
+    on: Literal["parameters", "representation"] = "parameters"
     shares: Literal["rows", "equal"] = "rows"
+    cosine_steps: int | None = Field(default=None, ge=1)
 
 
 class Lora(Strict):
@@ -347,6 +355,13 @@ def _check_start(recipe: Recipe, source: Source, faults: Faults) -> None:
         if getattr(retain, name) != Retain.model_fields[name].default and retain.method != method:
             key, cure = f"retain.{name}", f"it is for method: {method}; leave it out"
             faults.add(f"found it with {retain.method}", where=source.where(("retain", name)), key=key, cure=cure)
+    for key, plain in (("weighting", "fixed"), ("gradients", "none")):
+        given = getattr(recipe.balancing, key)
+        chosen = given.get("name") if isinstance(given, dict) else given
+        if chosen != plain and retain.method != "rehearsal":
+            cure = "balancing is between tasks that are learned: use retain.method: rehearsal, or leave it out"
+            where = source.where(("balancing", key))
+            faults.add(f"found {chosen} with {retain.method}", where=where, key=f"balancing.{key}", cure=cure)
     if retain.rate is not None and recipe.mixture.strategy != "proportional":
         where = source.where(("mixture", "strategy"))
         cure = "retain.rate sets the rates: leave the strategy out"

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from . import check, demo, export, init, living, predict, tasks, train  # noqa: F401
+from . import check, demo, export, init, interference, living, predict, tasks, train  # noqa: F401

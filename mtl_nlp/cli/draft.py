@@ -277,7 +277,7 @@ def _mixture(texts: Sequence[int]) -> Iterator[str]:
     uneven = len(texts) > 1 and max(texts) > UNEVEN * min(texts)
     strategy = "temperature" if uneven else "proportional"
     yield "mixture:"
-    yield key(f"strategy: {strategy}", "proportional (to size) | uniform | temperature | round_robin | fixed", 2)
+    yield key(f"strategy: {strategy}", "proportional (to size) | uniform | temperature | capped | annealed | …", 2)
     why = "1: proportional; the higher, the nearer to uniform: helps small data sets"
     yield key("temperature: 2.0" if uneven else "# temperature: 2.0", why, 2)
     yield key("# rates: {NAME: 0.5, …}", "for fixed: the share of each data set, called by one of its tasks", 2)

@@ -56,10 +56,17 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_state(
-    folder: Path, *, step: int, mixture: Mapping[str, Any], schedule: Mapping[str, Any], sizes: Mapping[str, int]
+    folder: Path,
+    *,
+    step: int,
+    mixture: Mapping[str, Any],
+    schedule: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    balancing: Mapping[str, Any] | None = None,
 ) -> None:
-    """`mtl_state.json`: where the mixture stands after `step` optimizer steps, and what the run has decided."""
+    """`mtl_state.json`: where mixture, loss weights and aggregator stand after `step` steps, and what the run has decided."""
     state = {"format_version": FORMAT_VERSION, "step": step, "mixture": mixture, "schedule": schedule, "sizes": sizes}
+    state["balancing"] = dict(balancing or {})
     write_json(folder / STATE, state)
 
 

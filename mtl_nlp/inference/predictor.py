@@ -39,6 +39,7 @@ DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
+PERFORMANCE = ("auto", "plain")
 LOOKAHEAD = 2048
 
 
@@ -73,9 +74,10 @@ class Predictor:
         words: how raw text is cut into words, in place of each token task's own way: `given`, `whitespace` or `pretokenizer`.
         max_length: most tokens a row; what the encoder allows if absent.
         stride: tokens that neighbouring windows of a long text share.
+        performance: `auto` encodes without padding where this encoder's outputs stay the same; `plain` pads.
 
     Raises:
-        UserError: an unknown device, dtype or splitter.
+        UserError: an unknown device, dtype, splitter or performance.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Predictor:
         words: str | None = None,
         max_length: int | None = None,
         stride: int = 64,
+        performance: str = "auto",
     ) -> None:
         self.device = _device(device)
         self.model = model.to(self.device).eval()  # type: ignore[arg-type]
@@ -96,6 +99,10 @@ class Predictor:
         self.stride = stride
         self.max_length = longest_row(model.config.encoder_config, tokenizer, max_length)
         self._context = _autocast(self.device, dtype)
+        if performance not in PERFORMANCE:
+            raise fault(f'found "{performance}"', key="performance", allowed=listed(PERFORMANCE))
+        if performance == "auto":
+            self.model.use_fast_paths()
         # Truncation is state of a fast tokenizer, so two threads must not encode at once.
         self._encoding = threading.Lock()
 
@@ -107,6 +114,7 @@ class Predictor:
         *,
         dtype: str | torch.dtype | None = None,
         words: str | None = None,
+        performance: str = "auto",
     ) -> Predictor:
         """The predictor of a checkpoint folder; rows are as long as in its training.
 
@@ -130,6 +138,7 @@ class Predictor:
             words=words,
             max_length=max_length,
             stride=stride,
+            performance=performance,
         )
 
     @classmethod
@@ -149,6 +158,7 @@ class Predictor:
             words=words,
             max_length=model.info.max_length,
             stride=model.info.stride,
+            performance="plain",
         )
 
     @property

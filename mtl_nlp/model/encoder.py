@@ -182,6 +182,22 @@ def layers_of(encoder: nn.Module) -> nn.ModuleList:
     return max(stacks, key=len)
 
 
+def layer_groups(encoder: nn.Module) -> dict[str, list[str]]:
+    """`embeddings`, `layer 0`, `layer 1`, … → names of their parameters, from the bottom up; what comes after is the last `norm`.
+
+    Encoders that repeat one layer (ALBERT) have one.
+    """
+    stack = layers_of(encoder)
+    names = {id(parameter): name for name, parameter in encoder.named_parameters()}
+    layers = {
+        f"layer {i}": [names.pop(id(p)) for p in layer.parameters() if id(p) in names] for i, layer in enumerate(stack)
+    }
+    below = [name for name in names.values() if _is_below(name)]
+    after = [name for name in names.values() if not _is_below(name)]
+    groups = {"embeddings": below, **layers, "norm": after}
+    return {group: found for group, found in groups.items() if found}
+
+
 def freeze(encoder: nn.Module, what: str | int) -> list[str]:
     """Turn gradients off: `embeddings`, the lowest N layers with the embeddings, or `all`; returns the parameters' names.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ class MultiTaskModel(PreTrainedModel):
     _supports_attention_backend = True
     # The Trainer would otherwise hand the number of labels to `forward` and stop dividing by the accumulation steps.
     accepts_loss_kwargs = False
+    # Called with a task's name and its part of the shared representation, [b, T_t, H], before its head runs.
+    watch: Callable[[str, Tensor], None] | None = None
 
     def __init__(self, config: MultiTaskConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
@@ -198,9 +200,10 @@ class MultiTaskModel(PreTrainedModel):
     def _head_logits(self, name: str, hidden: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
         chosen = rows["rows"]
         width = int(rows["width"]) if "width" in rows else hidden.shape[1]
-        return self.kinds[name].logits(
-            self.heads[name], hidden[chosen, :width], mask[chosen, :width], ids[chosen, :width], rows
-        )
+        states = hidden[chosen, :width]
+        if self.watch is not None:
+            self.watch(name, states)
+        return self.kinds[name].logits(self.heads[name], states, mask[chosen, :width], ids[chosen, :width], rows)
 
     def task_losses(
         self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ class PaddingFree:
 
     def __init__(self, encoder: nn.Module, first: int = 0, source: MaskSource | None = None) -> None:
         self.encoder, self.first, self.source = encoder, first, source
+        # The layers read from the shared configuration which attention to use, so two threads take turns.
+        self._turn = threading.Lock()
         self._types = "token_type_ids" in inspect.signature(encoder.forward).parameters
 
     def __call__(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
@@ -47,7 +50,7 @@ class PaddingFree:
         if self._types:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             flat["token_type_ids"] = types.reshape(-1)[layout.places][None]
-        with packed_attention(self.encoder.config, layout):
+        with self._turn, packed_attention(self.encoder.config, layout):
             hidden = self.encoder(**flat).last_hidden_state[0]  # [N, H]
         padded = hidden.new_zeros(input_ids.numel(), hidden.shape[-1])
         return padded.index_copy(0, layout.places, hidden).view(*input_ids.shape, -1)

@@ -25,12 +25,16 @@ class RowGradient:
         self.buffer = torch.zeros_like(self.weight)
         self.rows: list[Tensor] = []
         self.read: list[Tensor] = []
-        embedding.sparse = True
+        embedding.register_forward_pre_hook(self._choose)
         embedding.register_forward_hook(self._note)
         self.weight.register_post_accumulate_grad_hook(self._keep)
 
+    def _choose(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
+        """Measurements in evaluation mode take their gradients with `autograd.grad`, and dense."""
+        module.sparse = module.training
+
     def _note(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and module.training:
             self.read.append(inputs[0].reshape(-1))
 
     def _keep(self, weight: Tensor) -> None:

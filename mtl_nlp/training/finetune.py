@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from ..balancing.settings import method_name
 from ..data.batching import Collator
 from ..data.mixture import Mixture
 from ..errors import Faults, UserError, fault
@@ -23,7 +24,9 @@ from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
 from ..schema import Source, read_yaml
 from . import lora
 from .arguments import training_arguments
+from .balance import Balancer
 from .callbacks import summary
+from .chance import chance_losses
 from .distil import DistillingTrainer
 from .embedding_gradient import keep_row_gradient
 from .evaluation import Scorer
@@ -233,6 +236,10 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
         equal_shares=recipe.balancing.shares == "equal",
         dropout=dropout,
         stopping=recipe.stopping,
+        balancer=Balancer.from_recipe(
+            recipe.balancing, model, seed=recipe.seed, chance=lambda: chance_losses(prepared)
+        ),
+        cosine_steps=recipe.balancing.cosine_steps,
         save_extra=lambda folder: save_extra(folder, prepared),
         callbacks=extra,
     )
@@ -281,7 +288,9 @@ def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSou
     dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
     if not again:
         model.use_fast_paths(dropout)
-    if arguments.device.type == "cpu" and arguments.world_size == 1:
+    # Gradient methods and cosines take their gradients themselves, and dense.
+    ordinary = method_name(recipe.balancing.gradients) == "none" and recipe.balancing.cosine_steps is None
+    if arguments.device.type == "cpu" and arguments.world_size == 1 and ordinary:
         keep_row_gradient(model)
     return dropout
 

@@ -134,6 +134,14 @@ def build_mixture(prepared: Prepared) -> Mixture:
     Raises:
         FaultyInput: the settings do not fit the corpora.
     """
+    try:
+        return _mixture(prepared)
+    except FaultyInput as error:
+        faults = [replace(one, where=one.where or place(prepared.recipe, one.key)) for one in error.faults]
+        raise FaultyInput(faults) from error
+
+
+def _mixture(prepared: Prepared) -> Mixture:
     recipe, train = prepared.recipe, prepared.encoded["train"]
     # Tasks that are only kept are not drawn.
     spec, owners = recipe.mixture, {corpus: names for corpus, names in prepared.owners.items() if corpus in train}

@@ -23,6 +23,7 @@ from ..model.encoder import load_config, load_tokenizer, longest_row
 from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import check_best_metric, check_training
+from .check_balancing import check_balancing
 from .mixing import build_mixture, check_mixture, check_stopping
 from .transfer import adopt_labels
 from .warm_start import Start, inherit, starting_point
@@ -84,7 +85,7 @@ def check_recipe(recipe: Recipe) -> None:
         FaultyInput: every fault.
     """
     faults = Faults()
-    for check in (check_training, check_metrics, check_best_metric, check_mixture, check_stopping):
+    for check in (check_training, check_metrics, check_best_metric, check_mixture, check_stopping, check_balancing):
         try:
             check(recipe)
         except FaultyInput as error:
@@ -160,6 +161,8 @@ def prepare(
     if not scoring:
         adopt_labels(corpora, given={task.name for task in recipe.definitions if task.labels is not None})
     tasks = final_tasks(recipe, corpora)
+    if need_train:
+        check_balancing(recipe, shared_texts=any(len(corpus.tasks) > 1 for corpus in corpora))
     if tokenizer is None:
         given = any(corpus.reads == "tokens" for corpus in corpora)
         tokenizer = load_tokenizer(recipe.encoder_spec, recipe.base, given_words=given)

@@ -78,6 +78,7 @@ def open_checkpoint(
         tokenizer=tokenizer,
         need_train=False,
     )
+    model.use_fast_paths()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return nn.Module.to(model, device), prepared
 

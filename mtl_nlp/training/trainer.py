@@ -27,11 +27,13 @@ from ..data.mixture import Mixture
 from ..errors import UserError
 from ..hub.checkpoint import load_weights, read_state, sync_folder, write_checksums, write_state
 from ..model.dropout import MaskSource
-from ..model.multitask import MultiTaskModel
+from ..model.multitask import MultiTaskModel, MultiTaskOutput
 from ..recipe import Stopping
 from . import lora
 from .arguments import OwnArguments
+from .balance import AfterUpdate, Balancer
 from .callbacks import ScheduleCallback, TaskProgress
+from .cosines import GradientCosines
 from .evaluation import Scorer
 from .optimizer import parameter_groups
 from .schedule import Schedule
@@ -84,6 +86,8 @@ class MultiTaskTrainer(Trainer):
         equal_shares: drop s_t from the loss.
         dropout: the source of the model's dropout masks, restarted in every micro-batch so that a resumed run draws the same.
         stopping: a recipe's `stopping:`, for tasks that retire and for budgets.
+        balancer: loss weighting and gradient aggregation; plain summing if absent.
+        cosine_steps: how often gradient cosines between tasks are noted; never if None.
         save_extra: called with a folder to add what belongs beside the weights (tokenizer, recipe).
     """
 
@@ -104,6 +108,8 @@ class MultiTaskTrainer(Trainer):
         equal_shares: bool = False,
         dropout: MaskSource | None = None,
         stopping: Stopping | None = None,
+        balancer: Balancer | None = None,
+        cosine_steps: int | None = None,
         save_extra: Any = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
@@ -126,6 +132,10 @@ class MultiTaskTrainer(Trainer):
         super().__init__(
             model=model, args=args, data_collator=collator, train_dataset=rows, eval_dataset=rows if scorer else None
         )
+        self.balancer = balancer or Balancer(self.task_names)
+        self.balancer.prepare(self)
+        self.cosines = GradientCosines(self, cosine_steps) if cosine_steps else None
+        self.add_callback(AfterUpdate(self))
         self.remove_callback(_default_progress(self))
         self.add_callback(ScheduleCallback(self.schedule))
         self.add_callback(TaskProgress(self.task_names, self.schedule))
@@ -179,16 +189,10 @@ class MultiTaskTrainer(Trainer):
             cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
             decayed = self.get_decay_parameter_names(target)
             groups = parameter_groups(target, self.args.learning_rate, self.args.weight_decay, decayed, self.own)
+            learned = self.balancer.parameter_group()
+            groups += [learned] if learned else []
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One micro-batch, forward and backward."""
-        step = self.state.global_step
-        self._micro_batch = (step, self._micro_batch[1] + 1 if self._micro_batch[0] == step else 0)
-        if self._dropout is not None:
-            self._dropout.restart(self.args.seed, *self._micro_batch, self.args.process_index)
-        return super().training_step(model, inputs, num_items_in_batch)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -233,23 +237,79 @@ class MultiTaskTrainer(Trainer):
             torch.distributed.all_reduce(moved)
             table.copy_(moved)
 
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch, forward and backward by the balancer's route; gradient cosines first where they are due."""
+        step = self.state.global_step
+        self._micro_batch = (step, self._micro_batch[1] + 1 if self._micro_batch[0] == step else 0)
+        if self.cosines is not None:
+            self.cosines.micro_batch(inputs, num_items_in_batch)
+        self._restart_dropout()
+        plain = super().training_step
+        return self.balancer.training_step(
+            self, lambda: plain(model, inputs, num_items_in_batch), inputs, num_items_in_batch
+        )
+
+    def _restart_dropout(self) -> None:
+        if self._dropout is not None:
+            self._dropout.restart(self.args.seed, *self._micro_batch, self.args.process_index)
+
+    def random_state(self) -> Any:
+        """Where the generators stand that dropout draws from, before a micro-batch."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return torch.get_rng_state(), cuda, self._micro_batch
+
+    def set_random_state(self, state: Any) -> None:
+        """Put them back."""
+        torch.set_rng_state(state[0])
+        if state[1]:
+            torch.cuda.set_rng_state_all(state[1])
+        self._micro_batch = state[2]
+        self._restart_dropout()
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """This micro-batch's part of the step's loss; `num_items_in_batch` are the step's `StepCounts`."""
         counts: StepCounts = num_items_in_batch or self._count([inputs])
+        outputs, means = self.task_means(model, inputs, counts)
+        # DDP averages gradients over processes, the step's loss is a sum over them.
+        losses = self.weighted(means, counts, inputs, times=self.args.world_size)
+        total = sum(losses.values(), torch.zeros((), device=self.args.device))
+        return (total, outputs) if return_outputs else total
+
+    def task_means(
+        self, model: Any, inputs: Mapping[str, Any], counts: StepCounts
+    ) -> tuple[MultiTaskOutput, dict[str, Tensor]]:
+        """The model's output, and this batch's part of each task's mean loss L_t over the step."""
         outputs = model(**inputs)
         sums = self.multi.task_losses(outputs.logits, inputs["tasks"])
+        return outputs, {name: counts.mean(name, loss) for name, (loss, _) in sums.items()}
+
+    def weighted(
+        self, means: Mapping[str, Tensor], counts: StepCounts, inputs: dict[str, Any], times: int = 1
+    ) -> dict[str, Tensor]:
+        """Each task's part of the step's loss: w_t · s_t · L_t, `times` as much; notes losses and shares for the log."""
         present = [name for name in self.task_names if counts.rows[name]]
-        total = torch.zeros((), device=self.args.device)
-        for name, (loss_sum, _) in sums.items():
-            mean = counts.mean(name, loss_sum)
-            share = 1 / len(present) if self.equal_shares else counts.share(name)
-            # DDP averages gradients over processes, the step's loss is a sum over them.
-            total = total + self.weights[name] * share * mean * self.args.world_size
+        factors = {
+            name: self.weights[name] * (1 / len(present) if self.equal_shares else counts.share(name)) * times
+            for name in means
+        }
+        weights = self.balancer.loss_weights(self, means, factors, inputs)
+        for name, mean in means.items():
             self._note(name, mean.detach())
         self._note_step(counts, present)
-        return (total, outputs) if return_outputs else total
+        return {name: weights[name] * factors[name] * mean for name, mean in means.items()}
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def loss_scale(self) -> float:
+        """What losses are multiplied by in fp16 until the optimizer divides gradients by it; 1 otherwise."""
+        scaler = self.accelerator.scaler
+        return float(scaler.get_scale()) if scaler is not None else 1.0
 
     def _note(self, name: str, mean: Tensor) -> None:
         log = self._task_log
@@ -276,6 +336,7 @@ class MultiTaskTrainer(Trainer):
                 if name in log.seen:
                     logs[f"loss_{name}"] = self._summed(log.loss[name]) / log.seen[name]
                 logs[f"share_{name}"] = log.share.get(name, 0.0) / log.steps
+            logs |= self.balancer.log_lines()
             self._task_log = TaskLog()
         super().log(logs, start_time)
 
@@ -367,7 +428,7 @@ class MultiTaskTrainer(Trainer):
         step = self.state.global_step
         sizes = {name: len(split) for name, split in self.train_dataset.corpora.items()}  # type: ignore[union-attr]
         mixture = self.mixture.state_at(step).to_dict()
-        write_state(folder, step=step, mixture=mixture, schedule=schedule, sizes=sizes)
+        write_state(folder, step=step, mixture=mixture, schedule=schedule, sizes=sizes, balancing=self.balancer.state())
 
     def _forget_old(self, run: Path) -> None:
         from transformers.trainer_utils import rotate_checkpoints
@@ -381,6 +442,7 @@ class MultiTaskTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._load_model(self.multi if model is None else model, Path(resume_from_checkpoint))
+        self.balancer.load_state(read_state(Path(resume_from_checkpoint)).get("balancing", {}))
 
     def _load_best_model(self) -> None:
         self._load_model(self.multi, Path(str(self.state.best_model_checkpoint)))

@@ -19,7 +19,18 @@ from mtl_nlp.data.strategies import STRATEGIES
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.kinds import HEADS, head_kind
 from mtl_nlp.metrics import ALIASES, METRICS
-from mtl_nlp.recipe import Balancing, EncoderSpec, Lora, MixtureSpec, RecipeFile, Retain, Stopping, make_recipe
+from mtl_nlp.recipe import (
+    Balancing,
+    Budget,
+    EncoderSpec,
+    Lora,
+    MixtureSpec,
+    RecipeFile,
+    Retain,
+    SchedulePointSpec,
+    Stopping,
+    make_recipe,
+)
 from mtl_nlp.schema import parse_yaml
 from mtl_nlp.task import load_folder, shipped_folder
 from mtl_nlp.training.arguments import DEFAULTS, OWN, REFUSED
@@ -38,6 +49,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "mixture": MixtureSpec,
     "balancing": Balancing,
     "stopping": Stopping,
+    "schedule": SchedulePointSpec,
+    "budget": Budget,
     "lora": Lora,
     "retain": Retain,
 }
@@ -91,7 +104,8 @@ def test_the_examples_of_recipe_keys_are_valid() -> None:
                 start = {"encoder": {"from": "runs/first"}} if name == "retain" else {}
                 assert make_recipe({"tasks": ["demo_intent"], **start, **data})
             else:
-                assert model.model_validate(data, strict=True)
+                needed = {"at": 0.0} if title == "schedule" else {}
+                assert model.model_validate({**needed, **data}, strict=True)
 
 
 def test_the_strategies_are_named() -> None:

@@ -1,8 +1,9 @@
 """Driver: runs as they are, and the same runs killed with SIGKILL at a step of the second epoch and resumed; their checksums.
 
 Several processes are forked with what torchrun sets in their environment, so that a run costs seconds. Usage:
-    python -m tests.integration.killing_steps RECIPE FOLDER SEED PROCESSES…     (a number for each part: whole, killed, resumed)
-where RECIPE is a YAML list of recipes' names → recipe files in one mapping.
+    python -m tests.integration.killing_steps RECIPES FOLDER SEED WHOLE KILLED RESUMED
+where RECIPES is JSON, name → (recipe file, steps an epoch), and the last three are numbers of processes. What each process
+collated is written beside the run, one line a micro-batch.
 """
 
 from __future__ import annotations
@@ -36,6 +37,24 @@ class KillAt(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Recording(TrainerCallback):
+    """Writes down the texts of every micro-batch, as corpus:index/pass."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        collate = train_dataloader.collate_fn
+
+        def recorded(records: list[dict[str, Any]]) -> Any:
+            texts = [record["draw"] for record in records if record["first"]]
+            with self.path.open("a", encoding="utf-8") as handle:
+                handle.write(" ".join(f"{text.corpus}:{text.index}/{text.pass_}" for text in texts) + "\n")
+            return collate(records)
+
+        train_dataloader.collate_fn = recorded
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,7 +80,9 @@ def _child(recipe: str, output: Path, rank: int, processes: int, port: int, resu
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     try:
         made = load_recipe(recipe, output=str(output))
-        finetune(made, resume=resume, callbacks=[KillAt(kill)] if kill is not None else [])
+        part = "resumed" if resume else "begun"
+        callbacks: list[Any] = [Recording(output.parent / f"{output.name}.{part}.{rank}.draws")]
+        finetune(made, resume=resume, callbacks=[*callbacks, *([KillAt(kill)] if kill is not None else [])])
     except BaseException:
         import traceback
 

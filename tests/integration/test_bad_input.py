@@ -85,6 +85,64 @@ RECIPE_CASES: dict[str, tuple[Change, list[str]]] = {
         set_key(mixture={"strategy": "fixed", "rates": {"sent": 1, "nre": 1}}),
         ["mixture.rates", "nre"],
     ),
+    "a negative rate": (
+        set_key(mixture={"strategy": "fixed", "rates": {"sent": 1, "ner": -1}}),
+        ["recipe.yaml:", "mixture.rates.ner", "-1", "≥ 0"],
+    ),
+    "rates that sum to zero": (
+        set_key(mixture={"strategy": "fixed", "rates": {"sent": 0, "ner": 0}}),
+        ["recipe.yaml:", "mixture.rates", "every weight is 0"],
+    ),
+    "a corpus without a rate": (
+        set_key(mixture={"strategy": "fixed", "rates": {"sent": 1}}),
+        ["mixture.rates", 'no rate for corpus "ner"'],
+    ),
+    "rates that nobody reads": (
+        set_key(mixture={"rates": {"sent": 1, "ner": 1}}),
+        ["recipe.yaml:", "mixture.rates", 'given with strategy "proportional"', "fixed"],
+    ),
+    "a cap below one": (set_key(mixture={"strategy": "capped", "cap": 0}), ["mixture.cap", "found 0"]),
+    "capped without a cap": (set_key(mixture={"strategy": "capped"}), ["recipe.yaml:", "mixture.cap", "missing"]),
+    "no pass at all": (set_key(mixture={"max_passes": 0}), ["mixture.max_passes", "found 0"]),
+    "passes that do not fill a batch": (
+        set_key(mixture={"max_passes": 1, "batch": 512}),
+        ["recipe.yaml:", "mixture.max_passes", "not one batch of 512", "mixture.batch"],
+    ),
+    "a schedule of another strategy": (
+        set_key(mixture={"schedule": [{"at": 0.0, "temperature": 1.0}]}),
+        ["recipe.yaml:", "mixture.schedule", "annealed"],
+    ),
+    "a schedule that goes back": (
+        set_key(mixture={"strategy": "annealed", "schedule": [{"at": a, "temperature": 2.0} for a in (0.5, 0.2)]}),
+        ["recipe.yaml:", "mixture.schedule.1.at", "0.2 after 0.5"],
+    ),
+    "a schedule of an unknown task": (
+        set_key(mixture={"strategy": "annealed", "schedule": [{"at": 0.0, "rates": {"sent": 1, "nre": 1}}]}),
+        ["recipe.yaml:", "mixture.schedule.0.rates.nre", "unknown task", 'Did you mean "ner"'],
+    ),
+    "a reference of an unknown task": (
+        set_key(mixture={"strategy": "adaptive_metric", "reference": {"snet": 0.9}}),
+        ["recipe.yaml:", "mixture.reference.snet", "sent, ner"],
+    ),
+    "learning from evaluations that there are not": (
+        set_key(mixture={"strategy": "adaptive_metric"}),
+        ["recipe.yaml:", "mixture.strategy", "eval_strategy"],
+    ),
+    "stopping per task without patience": (
+        lambda r, d: (r.update(stopping={"per_task": True}), r["training"].update(eval_strategy="epoch")),
+        ["recipe.yaml:", "stopping.per_task", "patience"],
+    ),
+    "stopping per task without evaluation": (
+        set_key(stopping={"per_task": True, "patience": 2}),
+        ["recipe.yaml:", "stopping.patience", "eval_strategy"],
+    ),
+    "redistributing what is not freed": (
+        set_key(stopping={"freed": "redistribute"}),
+        ["recipe.yaml:", "stopping.freed", "per_task"],
+    ),
+    "an unknown way to free": (set_key(stopping={"freed": "spend"}), ["stopping.freed", '"spend"', "redistribute"]),
+    "a budget of nothing": (set_key(stopping={"budget": {"tokens": 0}}), ["stopping.budget.tokens", "found 0"]),
+    "a budget of something else": (set_key(stopping={"budget": {"euros": 9}}), ["stopping.budget.euros", "minutes"]),
     "no tasks": (set_key(tasks=[]), ["recipe.yaml:", "tasks", "at least 1"]),
     "tasks missing": (lambda recipe, data: recipe.pop("tasks"), ["tasks", "missing"]),
     "duplicate task": (lambda r, d: r["tasks"].append(dict(r["tasks"][0])), ["recipe.yaml:", '"sent" stands 2 times']),

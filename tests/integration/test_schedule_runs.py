@@ -6,12 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
+from mtl_nlp.hub.checkpoint import read_state
+from mtl_nlp.recipe import make_recipe
 from mtl_nlp.schema import dump_yaml
+from mtl_nlp.training.finetune import build_trainer, finetune
+from mtl_nlp.training.prepare import prepare
 from tests.conftest import ENTITIES, SENTIMENT, write_conll, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +100,111 @@ def test_adaptive_rates_and_retired_tasks_resume_bit_equal(longer: dict[str, Any
     assert_bit_equal(told)
     assert any(regime["retired"] for regime in told[0]["run"]["regimes"]), "somebody retired"
     assert len({str(regime.get("rates")) for regime in told[0]["run"]["regimes"]}) > 2, "rates moved"
+
+
+def steps_of(folder: Path, run: str, processes: int) -> list[list[str]]:
+    """The texts of each optimizer step, as a global batch: micro-batch by micro-batch, process by process."""
+    lines = [(folder / f"{run}.{rank}.draws").read_text().split("\n")[:-1] for rank in range(processes)]
+    micro = [" ".join(parts).split() for parts in zip(*lines, strict=True)]
+    return [list(chain(*micro[start : start + 4])) for start in range(0, len(micro), 4)]
+
+
+@pytest.mark.slow
+def test_resumed_on_two_processes_after_one_the_stream_goes_on_where_it_was(
+    longer: dict[str, Any], data: Path, tiny_encoder: Path
+) -> None:
+    still = still_encoder(tiny_encoder, data / "still")
+    # The loader collates in this process, in the order of training.
+    training = {**longer["training"], "dataloader_num_workers": 0, "learning_rate": 1e-4, "adam_epsilon": 1e-6}
+    recipe = {**longer, "encoder": str(still), "training": training}
+    recipes = variants(recipe, ["adaptive_loss"])
+    told = drive(recipes, data, seed=6, processes="1 1 2")[0]
+    runs, name = data / "runs", "adaptive_loss"
+    assert (set(told["kills"]), set(told["codes"])) == ({-9}, {0})
+    whole = steps_of(runs, f"{name}-whole.begun", 1)
+    begun, resumed = steps_of(runs, f"{name}-killed.begun", 1), steps_of(runs, f"{name}-killed.resumed", 2)
+    saved = told["step"] - 1 - (told["step"] - 1) % 5  # killed before the step's own checkpoint
+    assert len(whole) == told["run"]["steps"] == told["again"]["steps"]
+    assert begun[: told["step"]] == whole[: told["step"]]
+    assert resumed == whole[saved:]
+    assert told["run"]["tokens"] == told["again"]["tokens"]
+    assert len(told["run"]["regimes"]) > 2, "rates moved"
+    states = [load_file(runs / f"{name}-{part}" / "model.safetensors") for part in ("whole", "killed")]
+    gaps = [float((states[0][key] - states[1][key]).abs().max()) for key in states[0]]
+    assert max(gaps) <= 1e-5
+
+
+def still_encoder(tiny_encoder: Path, folder: Path) -> Path:
+    """The tiny encoder without dropout, so that the number of processes makes no difference."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    AutoModel.from_pretrained(tiny_encoder, config=AutoConfig.from_pretrained(tiny_encoder, **off)).save_pretrained(
+        folder
+    )
+    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(folder)
+    return folder
+
+
+class Telling(TrainerCallback):
+    """Retires a task by hand at a step, and keeps a copy of its head at the end of every step."""
+
+    def __init__(self, task: str, step: int) -> None:
+        self.task, self.step = task, step
+        self.trainer: Any = None
+        self.heads: list[dict[str, torch.Tensor]] = []
+        self.encoders: list[torch.Tensor] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            self.trainer.schedule.retired.add(self.task)
+        self.heads.append({name: value.clone() for name, value in model.heads[self.task].state_dict().items()})
+        self.encoders.append(model.encoder.get_input_embeddings().weight.detach().clone())
+
+
+@pytest.mark.parametrize("freed", ["save", "redistribute"])
+def test_a_retired_tasks_head_is_frozen_and_still_scored(longer: dict[str, Any], freed: str) -> None:
+    training = {**longer["training"], "dataloader_num_workers": 0, "gradient_accumulation_steps": 1, "logging_steps": 1}
+    training |= {"eval_steps": 7, "save_strategy": "no", "weight_decay": 0.1}
+    stopping = {"per_task": True, "patience": 90, "tolerance": 1.0, "freed": freed}
+    telling = Telling("ner", 5)
+    prepared = prepare(make_recipe({**longer, "training": training, "stopping": stopping}))
+    telling.trainer = trainer = build_trainer(prepared, callbacks=[telling])
+    trainer.train()
+    # Blocks of 7: step 5 is in block 0, so block 2 is the first without it: 14 steps as planned, and of the 28 others what
+    # is sent's, 64 of 112 texts.
+    assert trainer.mixture.block_batches == 7
+    end = 14 + 16 if freed == "save" else 42
+    assert len(telling.heads) == trainer.state.global_step == end
+    last = telling.heads[13]
+    assert any(not torch.equal(telling.heads[12][name], last[name]) for name in last)
+    assert all(torch.equal(later[name], last[name]) for later in telling.heads[14:] for name in last)
+    assert not torch.equal(telling.encoders[13], telling.encoders[-1])
+    history = trainer.state.log_history
+    shares = {line["step"]: line["share_ner"] for line in history if "share_ner" in line}
+    assert all(share > 0 for step, share in shares.items() if step <= 14)
+    assert all(share == 0 for step, share in shares.items() if step > 14)
+    scored = [line["step"] for line in history if "eval_ner_span_f1" in line]
+    assert scored[-1] == end
+    assert any(step > 14 for step in scored)
+    rates = [line["learning_rate"] for line in history if "learning_rate" in line]
+    if freed == "save":
+        # The schedule would stand at a third of its height; the decay takes the last of 14 steps to a fourteenth of that.
+        assert rates[-1] == pytest.approx(2e-3 * (42 - 29) / (42 - 3) / 14, rel=1e-6)
+    assert sum(row.draws for row in trainer.mixture.describe(steps=end) if row.corpus == "ner") == 48
+
+
+def test_a_budget_of_tokens_ends_a_run_and_resuming_it_takes_no_further_step(longer: dict[str, Any]) -> None:
+    training = {**longer["training"], "dataloader_num_workers": 0, "gradient_accumulation_steps": 1}
+    recipe = {**longer, "training": training, "stopping": {"budget": {"tokens": 900}}}
+    result = finetune(recipe)
+    assert 800 <= result.report["tokens"] <= 900
+    assert result.report["planned_steps"] < 42
+    steps = result.report["steps"]
+    state = read_state(result.folder / f"checkpoint-{steps}")
+    assert state["schedule"]["tokens"] == result.report["tokens"]
+    again = finetune(recipe, resume=True)
+    assert (again.report["steps"], again.metrics) == (steps, result.metrics)
 
 
 @pytest.mark.slow

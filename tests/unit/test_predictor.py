@@ -260,13 +260,16 @@ def test_all_text_tasks_share_one_encoder_pass(predictor: Predictor) -> None:
         predictor([{"text": "anna is in paris", "tokens": ["anna", "is", "in", "paris"]}])
     finally:
         handle.remove()
-    assert seen == [(2, 6), (1, 6)]
+    # A row of six tokens and one of three, behind each other without padding; then one of six.
+    assert seen == [(1, 9), (1, 6)]
 
 
 def test_a_pass_has_no_more_rows_than_the_batch_size(predictor: Predictor) -> None:
     seen: list[int] = []
     handle = predictor.model.encoder.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
+        # Rows stand behind each other; each begins at position 0.
+        lambda _, args, kwargs: seen.append(int((kwargs["position_ids"] == 0).sum())),
+        with_kwargs=True,
     )
     try:
         predictor([LONG * 3, "a", "b"], batch_size=4)
