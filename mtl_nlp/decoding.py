@@ -242,7 +242,8 @@ def run_batch(
             record["shift"] = width - len(record["input_ids"])
     batch["tasks"] = {name: rows for name, rows in batch["tasks"].items() if name in decoders}
     moved = {name: to_device(value, device) for name, value in batch.items()}
-    with torch.inference_mode(), context():
+    # Parameters that are gathered under inference mode could not be trained on afterwards.
+    with torch.no_grad() if model.is_sharded else torch.inference_mode(), context():
         logits = model(**moved).logits
     scores = {
         name: model.kinds[name].scores(decoder.calibrated(logits[name])).cpu().numpy()

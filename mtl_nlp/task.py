@@ -87,6 +87,8 @@ class Data(Strict):
     names: list[str] | None = None
     filter: dict[str, str | int | float | list[str | int | float]] | None = None
     missing: list[str | int | float] = Field(default_factory=lambda: list(MISSING))
+    rows: int | None = Field(default=None, ge=1)
+    streaming: bool = False
 
 
 class Consistency(Strict):
@@ -218,6 +220,8 @@ def _incoherent(task: Task) -> Iterable[str]:
         yield from _calibration_faults(task, task.calibration, kind)
     if "validation" in task.data.model_fields_set and task.data.splits.validation is not None:
         yield "data.validation carves a split, but data.splits.validation names one: keep one of them"
+    if task.data.streaming and task.data.rows is None:
+        yield "data.streaming needs data.rows: write how many rows of each split are to be read"
 
 
 def _label_faults(task: Task, kind: HeadKind) -> Iterable[str]:

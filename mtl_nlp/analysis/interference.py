@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ..balancing.rules import Setup, check_setup
+from ..balancing.task_gradients import inner
 from ..data.mixture import Draw
 from ..errors import fault
 from ..recipe import Balancing, Recipe, Stopping
@@ -178,7 +179,7 @@ class Probe(TrainerCallback):
             for half in range(2):
                 chosen = order[half * size : (half + 1) * size].tolist()
                 rows = trainer.train_dataset.__getitems__([Draw(corpus, i, 0) for i in chosen])  # type: ignore[union-attr]
-                found[half].append(trainer.data_collator(rows))  # type: ignore[misc]
+                found[half].append(trainer.data_collator(rows))
         return found
 
 
@@ -230,7 +231,7 @@ def _lookahead(trainer: MultiTaskTrainer, gradients: EncoderGradients, name: str
     moves, last = [], 0.0
     for parameter, grad in zip(gradients.store.parameters, gradients.store.grads[name], strict=True):
         state = states.get(parameter, {})
-        move = torch.zeros_like(parameter) if grad is None else grad.clone()
+        move = torch.zeros_like(parameter) if grad is None else grad.to_dense().clone()
         if "exp_avg_sq" in state:
             beta1, beta2 = trainer.optimizer.param_groups[0]["betas"]  # type: ignore[union-attr]
             steps = float(state["step"])
@@ -268,7 +269,7 @@ def _inner(moves: Sequence[Tensor], grads: Sequence[Tensor | None], members: Seq
     for number in members:
         grad = grads[number]
         if grad is not None:
-            total += float(torch.dot(moves[number].flatten(), grad.flatten()))
+            total += float(inner(moves[number], grad))
     return total
 
 

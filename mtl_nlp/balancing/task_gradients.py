@@ -25,6 +25,7 @@ class TaskGradients:
     def __init__(self, parameters: Sequence[nn.Parameter], tasks: Sequence[str]) -> None:
         self.parameters, self.tasks = list(parameters), list(tasks)
         self.grads: dict[str, list[Tensor | None]] = {}
+        self.buffers: dict[int, tuple[Tensor, list[Tensor]]] = {}
 
     @contextmanager
     def collecting(self, task: str) -> Iterator[None]:
@@ -45,13 +46,6 @@ class TaskGradients:
         """Tasks with a gradient, in order."""
         return [task for task in self.tasks if task in self.grads]
 
-    def reduce(self, tasks: Sequence[str]) -> None:
-        """Sum over all processes; `tasks` are those that any process has, the same everywhere."""
-        for task in tasks:
-            found = self.grads.get(task) or [None] * len(self.parameters)
-            dense = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
-            self.grads[task] = list(summed(dense))
-
     def gramian(self, tasks: Sequence[str], groups: Sequence[Sequence[int]] | None = None) -> Tensor:
         """Inner products of the tasks' gradients.
 
@@ -67,35 +61,63 @@ class TaskGradients:
 
     def _gramian(self, tasks: Sequence[str], numbers: Sequence[int]) -> Tensor:
         size = len(tasks)
-        pairs = [(i, j) for i in range(size) for j in range(i, size)]
-        # One number a pair and parameter, brought to the CPU in one go.
-        dots: dict[tuple[int, int], list[Tensor]] = {pair: [] for pair in pairs}
-        for i, j in pairs:
-            for number in numbers:
-                one, other = self.grads[tasks[i]][number], self.grads[tasks[j]][number]
-                if one is not None and other is not None:
-                    dots[i, j].append(torch.dot(one.flatten().float(), other.flatten().float()))
         result = torch.zeros(size, size, dtype=torch.float64)
-        for (i, j), values in dots.items():
-            total = float(torch.stack(values).double().sum()) if values else 0.0
-            result[i, j] = result[j, i] = total
+        for i in range(size):
+            for j in range(i, size):
+                pairs = [(self.grads[tasks[i]][number], self.grads[tasks[j]][number]) for number in numbers]
+                # Brought to the CPU in one go.
+                dots = [inner(one, other) for one, other in pairs if one is not None and other is not None]
+                result[i, j] = result[j, i] = float(torch.stack(dots).double().sum()) if dots else 0.0
         return result
 
     def combine(self, tasks: Sequence[str], weights: Tensor) -> None:
         """Σ α_t g_t becomes the parameters' `.grad`; the task gradients are given up."""
         scales = weights.tolist()
         for number, parameter in enumerate(self.parameters):
+            found = [(self.grads[task][number], scale) for task, scale in zip(tasks, scales, strict=True)]
+            there = [(grad, scale) for grad, scale in found if grad is not None]
+            if any(grad.is_sparse for grad, _ in there):
+                parameter.grad = self._dense(number, there)
+                continue
             total: Tensor | None = None
-            for task, scale in zip(tasks, scales, strict=True):
-                grad = self.grads[task][number]
-                if grad is not None:
-                    total = grad.mul_(scale) if total is None else total.add_(grad, alpha=scale)
+            for grad, scale in there:
+                total = grad.mul_(scale) if total is None else total.add_(grad, alpha=scale)
             parameter.grad = total
         self.clear()
+
+    def _dense(self, number: int, found: Sequence[tuple[Tensor, float]]) -> Tensor:
+        """A sum of sparse gradients as a dense one, in a buffer of which only the rows in use are written."""
+        if number not in self.buffers:
+            self.buffers[number] = (torch.zeros_like(self.parameters[number]), [])
+        buffer, used = self.buffers[number]
+        for rows in used:
+            buffer.index_fill_(0, rows, 0.0)
+        used.clear()
+        for grad, scale in found:
+            rows = grad._indices()[0]
+            buffer.index_add_(0, rows, grad._values(), alpha=scale)
+            used.append(rows)
+        return buffer
 
     def clear(self) -> None:
         """Forget the step."""
         self.grads = {}
+
+
+def inner(one: Tensor, other: Tensor) -> Tensor:
+    """Inner product of two gradients of a parameter; sparse ones (rows of an embedding table) meet on their common rows."""
+    if not one.is_sparse and not other.is_sparse:
+        return torch.dot(one.flatten().float(), other.flatten().float())
+    if not one.is_sparse or not other.is_sparse:
+        return torch.dot(one.to_dense().flatten().float(), other.to_dense().flatten().float())
+    first, second = one.coalesce(), other.coalesce()
+    place = torch.full((one.shape[0],), -1, dtype=torch.long, device=one.device)
+    rows = first.indices()[0]
+    place[rows] = torch.arange(len(rows), device=one.device)
+    meet = place[second.indices()[0]]
+    there = meet >= 0
+    left, right = first.values()[meet[there]], second.values()[there]
+    return torch.dot(left.flatten().float(), right.flatten().float())
 
 
 def summed(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FaultyInput, UserError, fault, listed
 from .conll import ConllFile, read_conll
+from .streaming import stream_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -94,8 +95,8 @@ def format_of(path: Path) -> str:
     return kind
 
 
-def read_files(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
-    """Local files of one format as one dataset.
+def read_files(paths: Sequence[Path], *, streaming: bool = False) -> tuple[Any, Origin]:
+    """Local files of one format as one dataset, or as a stream of rows (CoNLL files are always read whole).
 
     Raises:
         FaultyInput: missing, empty, not UTF-8, malformed, or of different formats.
@@ -103,20 +104,20 @@ def read_files(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
     kinds = {format_of(path) for path in paths}
     if len(kinds) > 1:
         raise fault(f"files of several formats: {listed(sorted(kinds))}", where=str(paths[0].parent), allowed="one")
-    for path in paths:
-        _check_readable(path)
     kind = kinds.pop()
+    for path in paths:
+        _check_readable(path, whole=not streaming or kind == "conll")
     if kind == "conll":
         return _conll_dataset(paths)
-    return _load(kind, paths), Origin(list(paths), kind)
+    return _load(kind, paths, streaming), Origin(list(paths), kind)
 
 
-def _check_readable(path: Path) -> None:
+def _check_readable(path: Path, *, whole: bool) -> None:
     if not path.is_file():
         raise fault("file not found", where=str(path), cure="check data.source, data.splits and --data-root")
     if path.stat().st_size == 0:
         raise fault("the file is empty", where=str(path), allowed="at least one row")
-    if path.suffix == ".parquet":
+    if path.suffix == ".parquet" or not whole:
         return
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
@@ -141,7 +142,7 @@ def _conll_dataset(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
     return Dataset.from_dict(data), origin
 
 
-def _load(kind: str, paths: Sequence[Path]) -> Dataset:
+def _load(kind: str, paths: Sequence[Path], streaming: bool) -> Any:
     from datasets import load_dataset
 
     options: dict[str, Any] = {}
@@ -151,6 +152,8 @@ def _load(kind: str, paths: Sequence[Path]) -> Dataset:
         loader, options = "csv", {"keep_default_na": False, "na_values": [""]}
         options["delimiter"] = "\t" if kind == "tsv" else ","
     try:
+        if streaming:
+            return stream_files(loader, paths, options)
         return load_dataset(loader, data_files=[str(path) for path in paths], split="train", **options)
     except Exception as error:
         raise _diagnosis(kind, paths, error) from error
@@ -245,8 +248,8 @@ class HubSource:
     data_files: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-def read_hub(source: HubSource, split: str, where: str) -> tuple[Dataset, Origin]:
-    """One split of a Hub dataset.
+def read_hub(source: HubSource, split: str, where: str, *, streaming: bool = False) -> tuple[Any, Origin]:
+    """One split of a Hub dataset, or a stream of its rows.
 
     Raises:
         FaultyInput: no such dataset or split, or the Hub cannot be reached; says how to use a local copy.
@@ -263,6 +266,7 @@ def read_hub(source: HubSource, split: str, where: str) -> tuple[Dataset, Origin
             data_dir=source.data_dir,
             data_files=files,
             split=split,
+            streaming=streaming,
         )
     except ConnectionError as error:
         found = f'cannot reach the Hub for "{source.name}": {_first_line(error)}'

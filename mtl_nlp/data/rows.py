@@ -18,6 +18,7 @@ from .annotations import AnnotationReader, bracketed_words
 from .candidates import gathered
 from .places import Place
 from .readers import Origin, mixed_types, read_files, read_hub, read_memory
+from .streaming import first_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,16 +89,24 @@ def read_rows(place: Place, split: str, tasks: Sequence[Task], objects: Mapping[
 
 
 def _raw(place: Place, split: str, task: Task, objects: Mapping[str, Any]) -> tuple[Dataset | None, Origin]:
+    data, origin = _whole(place, split, task, objects)
+    return None if data is None else first_rows(data, task.data.rows, task.place_of("data", "streaming")), origin
+
+
+def _whole(place: Place, split: str, task: Task, objects: Mapping[str, Any]) -> tuple[Any, Origin]:
+    """All rows of a split, or a stream of them."""
+    streaming = task.data.streaming
     if place.memory:
         return read_memory(objects[split], f"{task.name} ({split})")
     if place.hub is not None:
         try:
-            return read_hub(place.hub, dict(place.hub_splits)[split], task.place_of("data", "source"))
+            name = dict(place.hub_splits)[split]
+            return read_hub(place.hub, name, task.place_of("data", "source"), streaming=streaming)
         except Exception as error:
             if place.optional_splits and split != "train" and "nknown split" in str(error):
                 return None, Origin([], "hub")
             raise
-    return read_files(dict(place.files)[split])
+    return read_files(dict(place.files)[split], streaming=streaming)
 
 
 def _resolve(task: Task, raw: Dataset, origin: Origin, split: str, faults: Faults) -> dict[str, Any]:

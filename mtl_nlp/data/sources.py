@@ -159,7 +159,8 @@ def _group_key(task: Task, place: Place) -> Any:
     carve_share = task.data.validation if "validation" not in place.splits else None
     filters = tuple(sorted((column, str(value)) for column, value in (task.data.filter or {}).items()))
     own = task.name if task.kind.own_rows else ""
-    return place, filters, carve_share, task.kind.input, own, bool(task.data.columns.pair)
+    some = (task.data.rows, task.data.streaming)
+    return place, filters, some, carve_share, task.kind.input, own, bool(task.data.columns.pair)
 
 
 def _read_group(

@@ -72,13 +72,26 @@ class RowEncoder:
         self.stride = max(0, min(stride, (max_length - special) // (4 if reads == "question" else 2)))
 
     def encode(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[TextRows]:
-        """The rows of each text of a batch of columns (see `mtl_nlp.data.rows`)."""
+        """The rows of each text of a batch of columns (see `mtl_nlp.data.rows`); a row has at least one token."""
         if self.reads == "question":
-            yield from self._questions(batch["question"], batch["context"])
+            texts = self._questions(batch["question"], batch["context"])
         elif self.reads == "choices":
-            yield from self._choices(batch)
+            texts = self._choices(batch)
         else:
-            yield from self._texts(batch[self.reads], batch.get("pair"))
+            texts = self._texts(batch[self.reads], batch.get("pair"))
+        for text in texts:
+            for row in text.rows:
+                if not row.input_ids:
+                    self._fill(row)
+            yield text
+
+    def _fill(self, row: Row) -> None:
+        """Tokenizers without special tokens (GPT-2's) give an empty text no token, and a model nothing to read."""
+        known = ("eos_token_id", "bos_token_id", "unk_token_id", "pad_token_id")
+        found = (getattr(self.tokenizer, name) for name in known)
+        row.input_ids = [next((token for token in found if token is not None), 0)]
+        row.token_type_ids = None if row.token_type_ids is None else [0]
+        row.words, row.starts, row.ends = [-1], [-1], [-1]
 
     def _call(self, first: Any, second: Any, windows: bool, truncation: str | bool, split: bool = False) -> Any:
         return self.tokenizer(

@@ -234,17 +234,23 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise fault(f"the tokenizer cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)) from error
 
 
+def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint's weight files."""
+    from safetensors.torch import load_file
+
+    state: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        state |= load_file(path)
+    return state
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Load a checkpoint's weights into `model`, strictly but for parameters that are tied to others.
 
     Raises:
         UserError: keys missing or left over.
     """
-    from safetensors.torch import load_file
-
-    state: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        state |= load_file(path)
+    state = stored_weights(folder)
     result = model.load_state_dict(state, strict=False)
     tied = set(getattr(model, "all_tied_weights_keys", {}) or {})
     missing = sorted(set(result.missing_keys) - tied)

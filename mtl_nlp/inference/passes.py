@@ -79,19 +79,8 @@ def encode_pieces(
             row_tasks=row_tasks,
         )
         for rows, text in zip(encoded, encoder.encode(columns), strict=True):
-            rows[splitter] = _never_empty(text, tokenizer)
+            rows[splitter] = text
     return [EncodedPiece(piece, rows) for piece, rows in zip(pieces, encoded, strict=True)]
-
-
-def _never_empty(text: TextRows, tokenizer: Any) -> TextRows:
-    """A row of at least one token: tokenizers without special tokens (GPT-2's) give an empty text none."""
-    for row in text.rows:
-        if not row.input_ids:
-            known = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
-            row.input_ids = [next((token for token in known if token is not None), 0)]
-            row.token_type_ids = None if row.token_type_ids is None else [0]
-            row.words = row.starts = row.ends = [-1]
-    return text
 
 
 def passes(pieces: Sequence[EncodedPiece], size: int) -> Iterator[list[EncodedPiece]]:

@@ -20,7 +20,7 @@ import torch
 
 from ..errors import UserError, closest, fault, listed
 from ..hub.checkpoint import check_folder, load_model, load_tokenizer
-from ..model.encoder import longest_row
+from ..model.encoder import checked_tokenizer, longest_row
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, EncoderSpec
 from ..schema import read_yaml
@@ -94,7 +94,7 @@ class Predictor:
     ) -> None:
         self.device = _device(device)
         self.model = model.to(self.device).eval()  # type: ignore[arg-type]
-        self.tokenizer = tokenizer
+        self.tokenizer = checked_tokenizer(tokenizer, "the tokenizer")
         self.words = _splitter(words)
         self.stride = stride
         self.max_length = longest_row(model.config.encoder_config, tokenizer, max_length)

@@ -94,7 +94,10 @@ def load_tokenizer(spec: EncoderSpec, base: Path = Path(), *, given_words: bool 
 
 
 def checked_tokenizer(tokenizer: Any, name: str) -> Any:
-    """The tokenizer, if it is fast and can pad.
+    """The tokenizer, if it is fast and can pad; on the right, whatever it says.
+
+    Padding on the left (for generation) moves a row's first token, so that what encoders and heads make of its position would
+    depend on the longest row of the batch.
 
     Raises:
         UserError: words and offsets need a fast tokenizer.
@@ -105,6 +108,7 @@ def checked_tokenizer(tokenizer: Any, name: str) -> Any:
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.padding_side = "right"
     return tokenizer
 
 

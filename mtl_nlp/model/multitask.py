@@ -29,12 +29,13 @@ TaskRows = Mapping[str, Tensor]
 class MultiTaskOutput(ModelOutput):
     """Each task's logits over its own rows; shapes as the head's docstring says.
 
-    `hidden` are the encoder's states of the whole batch, [B, T, H].
+    `hidden` are the encoder's states of the whole batch, [B, T, H]; `idle` is 0, to be added to the loss (see `forward`).
     """
 
     # First, because ModelOutput would take a mapping in its first field for its own fields.
     hidden: Tensor | None = None
     logits: dict[str, Tensor] | None = None
+    idle: Tensor | None = None
 
 
 class Heads(nn.ModuleDict):
@@ -154,6 +155,11 @@ class MultiTaskModel(PreTrainedModel):
         if dropout is not None:
             install_fast_dropout(self, dropout)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether FSDP holds the parameters in parts (it changes the class of the model that it takes)."""
+        return hasattr(self, "set_requires_gradient_sync")
+
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's word embeddings."""
         return self.encoder.get_input_embeddings()
@@ -168,6 +174,7 @@ class MultiTaskModel(PreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         tasks: Mapping[str, TaskRows] | None = None,
+        idle: Sequence[str] | None = None,
     ) -> MultiTaskOutput:
         """One encoder pass, then the heads that the batch asks for.
 
@@ -175,7 +182,10 @@ class MultiTaskModel(PreTrainedModel):
             input_ids: [B, T].
             attention_mask: [B, T].
             token_type_ids: [B, T], for encoders that use them.
-            tasks: name → `rows` [b], the rows of the batch that belong to the task; all tasks on all rows if absent.
+            tasks: name → `rows` [b], the rows of the batch that belong to the task; all tasks on all rows if absent (which
+                for choices and candidates are those of one text).
+            idle: tasks without rows here whose heads are to get a gradient of zeros, because they have rows in another process and
+                parameters are sharded.
 
         Returns:
             `logits`: name → the task's logits over its rows.
@@ -186,9 +196,18 @@ class MultiTaskModel(PreTrainedModel):
         hidden = self._encode(input_ids, mask, token_type_ids)
         if tasks is None:
             every = torch.arange(len(input_ids), device=input_ids.device)
-            tasks = {name: {"rows": every} for name in self.kinds}
+            whole = torch.tensor([len(input_ids)], device=input_ids.device)
+            listing = {task.name for task in self.tasks if task.kind.input in ("choices", "candidates")}
+            tasks = {
+                name: {"rows": every, "sizes": whole} if name in listing else {"rows": every} for name in self.kinds
+            }
         logits = {name: self._head_logits(name, hidden, mask, input_ids, rows) for name, rows in tasks.items()}
-        return MultiTaskOutput(hidden=hidden, logits=logits)
+        return MultiTaskOutput(hidden=hidden, logits=logits, idle=self._nothing(idle) if idle else None)
+
+    def _nothing(self, idle: Sequence[str]) -> Tensor:
+        """0, with the heads of these tasks in its graph."""
+        heads = {id(self.heads[name]): self.heads[name] for name in idle}
+        return sum((p.sum() * 0.0 for head in heads.values() for p in head.parameters()), torch.zeros(()))
 
     def _encode(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """The encoder's output, [B, T, H]."""

@@ -17,6 +17,7 @@ from ..consistency import JOINT_METRICS
 from ..data.mixture import check_division
 from ..errors import Faults, FaultyInput, closest, listed
 from ..recipe import Recipe
+from .sharding import check_fsdp
 
 DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 3,
@@ -60,6 +61,7 @@ REFUSED = {
     "do_predict": "use `mtl-nlp predict`",
     "push_to_hub": "publish a finished checkpoint; leave it out",
     "save_only_model": 'a run could not be resumed; use save_strategy: "no" to save nothing but the final model',
+    "deepspeed": "use fsdp, which shards what ZeRO 3 shards",
     "ignore_data_skip": "a resumed run sees exactly what is left; leave it out",
 }
 
@@ -113,7 +115,10 @@ def check_training(recipe: Recipe) -> None:
                 cure=guess,
             )
         else:
-            _check_type(known[name].type, value, where, key, faults)
+            # transformers takes true here, though its hint says otherwise.
+            hint = bool | str | None if name == "fsdp" else known[name].type
+            _check_type(hint, value, where, key, faults)
+    check_fsdp(recipe, faults)
     faults.check()
 
 

@@ -1,7 +1,8 @@
 """The loss of the best constant prediction of each task, from its training labels: what "knowing nothing of the text" costs.
 
 A constant prediction is the same logits for every unit (row, labelled token). The best one is the labels' own distribution: its
-cross entropy is their entropy, its squared error their variance.
+cross entropy is their entropy, its squared error their variance. Where `loss:` changes the loss (class weights, focal, smoothing,
+pos_weight), the best constant logits are searched for.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..data.features import IGNORE, EncodedSplit
+from ..model.heads import make_head
 from ..task import Task
 from .prepare import Prepared
 
@@ -43,6 +46,10 @@ def chance_loss(task: Task, split: EncodedSplit, special: Iterable[int] = ()) ->
     if kind == "choice":
         return _choices(column, split.offsets.tolist())
     targets = [target for target in column if target is not None]
+    if kind == "relevance":
+        return _candidates(targets, pairwise=task.loss.objective == "pairwise")
+    if task.loss.given() and kind in ("label", "labels", "tags") and not task.kind.chain:
+        return fitted(task, targets)
     if kind == "tags":
         tags = np.concatenate([np.asarray(row) for row in targets])
         return entropy(tags[tags != IGNORE])
@@ -61,6 +68,37 @@ def _choices(column: Sequence[Any], offsets: Sequence[int]) -> float:
     """Choices have no names, so a constant scores all alike: log C, averaged over labelled texts."""
     sizes = [end - start for start, end in pairwise(offsets) if column[start] is not None]
     return sum(math.log(size) for size in sizes) / len(sizes)
+
+
+def _candidates(queries: Sequence[Sequence[float]], *, pairwise: bool) -> float:
+    """A constant scores all candidates alike: log 2 a pair, log C a list, over the queries that teach something."""
+    if pairwise:
+        return math.log(2)
+    sizes = [len(query) for query in queries if sum(query) > 0]
+    return sum(math.log(size) for size in sizes) / max(len(sizes), 1)
+
+
+def fitted(task: Task, targets: Sequence[Any], most: int = 20_000) -> float:
+    """The task's own loss at the best constant logits, over `most` rows evenly spread."""
+    chosen = targets[:: max(1, math.ceil(len(targets) / most))]
+    head = make_head(task)
+    if task.kind.annotation == "labels":
+        labels = torch.tensor(chosen, dtype=torch.float32)
+    else:
+        flat = np.concatenate([np.atleast_1d(np.asarray(row)) for row in chosen])
+        labels = torch.from_numpy(flat[flat != IGNORE]).long()
+    logits = torch.zeros(head.outputs, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        total, units = head.loss(logits.expand(len(labels), -1), labels)
+        mean = total / units
+        mean.backward()
+        return mean
+
+    optimizer.step(loss)
+    return float(loss().detach())
 
 
 def entropy(values: np.ndarray[Any, Any]) -> float:

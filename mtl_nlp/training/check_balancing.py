@@ -64,3 +64,10 @@ def setup_of(recipe: Recipe, shared_texts: bool | None = None) -> Setup:
         shared_texts=shared_texts,
         cosines=spec.cosine_steps is not None,
     )
+
+
+def takes_task_gradients(recipe: Recipe) -> bool:
+    """Whether backward passes are of single tasks on the shared parameters."""
+    setup = setup_of(recipe)
+    late = weighting_class(setup.weighting).losses_first and setup.accumulation > 1
+    return late or (setup.aggregates and setup.on == "parameters")

@@ -61,7 +61,7 @@ class EncoderGradients:
         before = self.store.grads.get(name)
         if before is not None:
             pairs = zip(before, grads, strict=True)
-            grads = [old if new is None else new if old is None else old.add_(new) for old, new in pairs]
+            grads = [old if new is None else new if old is None else old + new for old, new in pairs]
         self.store.grads[name] = list(grads)
 
     def gramians(self, tasks: Sequence[str]) -> Tensor:

@@ -51,10 +51,23 @@ class RowGradient:
 
 def keep_row_gradient(model: Any) -> bool:
     """Give the encoder's word embeddings a `RowGradient` if they are plain, trained, and not tied; whether they have one."""
+    if not is_plain(model):
+        return False
+    RowGradient(model.get_input_embeddings())
+    return True
+
+
+def give_sparse_gradient(model: Any) -> bool:
+    """Let the same embeddings have sparse gradients, for task gradients, which `TaskGradients` makes dense; whether they have."""
+    plain = is_plain(model)
+    if plain:
+        model.get_input_embeddings().sparse = True
+    return plain
+
+
+def is_plain(model: Any) -> bool:
+    """Whether the encoder's word embeddings are a plain table that is trained and not tied to another layer."""
     embedding = model.get_input_embeddings()
     tied = getattr(model, "all_tied_weights_keys", None)
     plain = type(embedding) is nn.Embedding and embedding.max_norm is None and not embedding.scale_grad_by_freq
-    if not plain or tied or not embedding.weight.requires_grad:
-        return False
-    RowGradient(embedding)
-    return True
+    return bool(plain and not tied and embedding.weight.requires_grad)

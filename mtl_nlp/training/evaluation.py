@@ -106,9 +106,10 @@ class Scorer:
         if not wanted:
             return {}
         answers: dict[str, dict[int, Decoded]] = {name: {} for name in wanted}
-        for number, texts in enumerate(by_length(split.lengths, batch)):
-            if number % part[1] != part[0]:
-                continue
+        batches = list(by_length(split.lengths, batch))
+        for number in range(part[0], -(-len(batches) // part[1]) * part[1], part[1]):
+            # As many passes in every process: a sharded model gathers its parameters in all of them at once.
+            texts = batches[min(number, len(batches) - 1)]
             inputs = texts_of(split, texts, self.contexts.get(corpus))
             found = run_batch(model, wanted, self.collator, corpus, inputs, device=device, context=context)
             for name, decoded in found.items():

@@ -12,7 +12,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..balancing.settings import method_name
 from ..data.batching import Collator
 from ..data.mixture import Mixture
 from ..errors import Faults, UserError, fault
@@ -27,13 +26,15 @@ from .arguments import training_arguments
 from .balance import Balancer
 from .callbacks import summary
 from .chance import chance_losses
+from .check_balancing import takes_task_gradients
 from .distil import DistillingTrainer
-from .embedding_gradient import keep_row_gradient
+from .embedding_gradient import give_sparse_gradient, keep_row_gradient
 from .evaluation import Scorer
 from .forgetting import forgetting, old_scores
 from .memory import keep_freed_memory
 from .mixing import plan_lines
 from .prepare import Prepared, check_recipe, prepare
+from .sharding import check_processes, shard_layers, whole_state
 from .trainer import MultiTaskTrainer
 from .transfer import take_heads
 from .warm_start import warm_model
@@ -92,6 +93,7 @@ def finetune(
     """
     made = as_recipe(recipe, datasets)
     check_recipe(made)
+    check_processes(made)
     folder = output_folder(made, resume=bool(resume))
     root = Path(data_root) if data_root is not None else None
     prepared = prepare(made, data_root=root, memory=datasets)
@@ -212,6 +214,11 @@ def build_trainer(prepared: Prepared, *, callbacks: Any = ()) -> MultiTaskTraine
     set_seed(recipe.seed)
     model = starting_model(prepared)
     dropout = fast_paths(model, recipe, arguments)
+    if recipe.lora is not None and arguments.fsdp:
+        raise fault(
+            "found it beside fsdp", where=recipe.place_of("lora"), key="lora", cure="train with DDP, or without lora"
+        )
+    shard_layers(arguments, model)
     evaluates = str(
         arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy
     )
@@ -279,19 +286,18 @@ def trainer_class(prepared: Prepared) -> Callable[..., MultiTaskTrainer]:
 def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSource | None:
     """Switch the fast paths on unless `performance: plain`; the source of dropout masks, if it is ours.
 
-    A layer that is computed a second time in the backward pass, or compiled, would draw other masks than in the forward pass.
+    A layer that is computed a second time in the backward pass, or compiled, would draw other masks than in the forward pass; a
+    sharded one gathers its parameters when it is called, which a path of our own does not do.
     """
     if recipe.performance == "plain":
         return None
     keep_freed_memory()
-    again = arguments.gradient_checkpointing or arguments.torch_compile
+    again = arguments.gradient_checkpointing or arguments.torch_compile or arguments.fsdp
     dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
     if not again:
         model.use_fast_paths(dropout)
-    # Gradient methods and cosines take their gradients themselves, and dense.
-    ordinary = method_name(recipe.balancing.gradients) == "none" and recipe.balancing.cosine_steps is None
-    if arguments.device.type == "cpu" and arguments.world_size == 1 and ordinary:
-        keep_row_gradient(model)
+    if arguments.device.type == "cpu" and arguments.world_size == 1:
+        give_sparse_gradient(model) if takes_task_gradients(recipe) else keep_row_gradient(model)
     return dropout
 
 
@@ -346,9 +352,10 @@ def save_result(
     scores = by_task(metrics, names)
     lost = forgetting(by_task(before or {}, names), scores)
     result = Result(folder, scores, metrics.get("eval_mean"), report, lost)
+    state = whole_state(trainer.multi)
     if trainer.args.should_save:
         try:
-            write_model(folder, lambda path: _write_model(path, trainer, prepared, result))
+            write_model(folder, lambda path: _write_model(path, trainer, prepared, result, state))
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"{folder}: the model cannot be written: {error}; free some space, then --resume"
@@ -357,8 +364,10 @@ def save_result(
     return result
 
 
-def _write_model(folder: Path, trainer: MultiTaskTrainer, prepared: Prepared, result: Result) -> None:
-    trainer._save(str(folder))
+def _write_model(
+    folder: Path, trainer: MultiTaskTrainer, prepared: Prepared, result: Result, state: dict[str, Any] | None
+) -> None:
+    trainer._save(str(folder), state_dict=state)
     facts = {"validation": result.metrics, "mean": result.mean, "run": result.report}
     write_json(folder / METRICS, facts | ({"forgetting": result.forgetting} if result.forgetting else {}))
     card = model_card(prepared.recipe.encoder_spec.name, prepared.tasks, result.metrics)

@@ -217,8 +217,10 @@ def _trial(prepared: Prepared, folder: str, steps: int) -> Any:
         "disable_tqdm": True,
     }
     recipe = prepared.recipe
+    # One process cannot shard.
+    training = {key: value for key, value in recipe.training.items() if key not in ("fsdp", "fsdp_config")}
     stopping = Stopping()
-    changes = {"training": {**recipe.training, **silent}, "stopping": stopping, "output_dir": folder}
+    changes = {"training": {**training, **silent}, "stopping": stopping, "output_dir": folder}
     return recipe.model_copy(update=changes)
 
 

@@ -37,6 +37,7 @@ from .cosines import GradientCosines
 from .evaluation import Scorer
 from .optimizer import parameter_groups
 from .schedule import Schedule
+from .sharding import idle_tasks, load_sharded, save_optimizer
 
 
 @dataclass
@@ -275,12 +276,16 @@ class MultiTaskTrainer(Trainer):
         # DDP averages gradients over processes, the step's loss is a sum over them.
         losses = self.weighted(means, counts, inputs, times=self.args.world_size)
         total = sum(losses.values(), torch.zeros((), device=self.args.device))
+        if outputs.idle is not None:
+            total = total + outputs.idle
         return (total, outputs) if return_outputs else total
 
     def task_means(
         self, model: Any, inputs: Mapping[str, Any], counts: StepCounts
     ) -> tuple[MultiTaskOutput, dict[str, Tensor]]:
         """The model's output, and this batch's part of each task's mean loss L_t over the step."""
+        if self.multi.is_sharded:
+            inputs = {**inputs, "idle": idle_tasks(self.task_names, counts.rows, inputs["tasks"])}
         outputs = model(**inputs)
         sums = self.multi.task_losses(outputs.logits, inputs["tasks"])
         return outputs, {name: counts.mean(name, loss) for name, (loss, _) in sums.items()}
@@ -334,7 +339,9 @@ class MultiTaskTrainer(Trainer):
             log = self._task_log
             for name in self.task_names:
                 if name in log.seen:
-                    logs[f"loss_{name}"] = self._summed(log.loss[name]) / log.seen[name]
+                    # Its rows may all have been in other processes.
+                    mine = log.loss.get(name, torch.zeros((), device=self.args.device))
+                    logs[f"loss_{name}"] = self._summed(mine) / log.seen[name]
                 logs[f"share_{name}"] = log.share.get(name, 0.0) / log.steps
             logs |= self.balancer.log_lines()
             self._task_log = TaskLog()
@@ -368,7 +375,9 @@ class MultiTaskTrainer(Trainer):
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Weights, configuration and what belongs beside them; no pickle."""
+        """Weights, configuration and what belongs beside them; no pickle. One process writes, from `state_dict` if sharded."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         if lora.is_adapted(self.multi):
@@ -409,7 +418,10 @@ class MultiTaskTrainer(Trainer):
 
     def _write_checkpoint(self, folder: Path) -> None:
         self.save_model(str(folder), _internal_call=True)
-        self._save_optimizer_and_scheduler(str(folder))
+        if self.multi.is_sharded:
+            save_optimizer(self, folder)
+        else:
+            self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         schedule = self.schedule.state_dict()
@@ -441,14 +453,16 @@ class MultiTaskTrainer(Trainer):
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._load_model(self.multi if model is None else model, Path(resume_from_checkpoint))
+        self._load_weights(self.multi if model is None else model, Path(resume_from_checkpoint))
         self.balancer.load_state(read_state(Path(resume_from_checkpoint)).get("balancing", {}))
 
     def _load_best_model(self) -> None:
-        self._load_model(self.multi, Path(str(self.state.best_model_checkpoint)))
+        self._load_weights(self.multi, Path(str(self.state.best_model_checkpoint)))
 
-    def _load_model(self, model: Any, folder: Path) -> None:
-        lora.load_adapters(model, folder) if lora.is_adapted(model) else load_weights(model, folder)
+    def _load_weights(self, model: Any, folder: Path) -> None:
+        adapted = lora.is_adapted(self.multi)
+        load = lora.load_adapters if adapted else load_sharded if self.multi.is_sharded else load_weights
+        load(model, folder)
 
 
 def _default_progress(trainer: Trainer) -> type:

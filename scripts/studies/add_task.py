@@ -34,6 +34,7 @@ RECIPE = ROOT / "scripts" / "recipes" / "study.yaml"
 NEW = "broad_twitter_corpus"
 OLD = ["sst2", "snips_intent", "snips_slots"]
 SEEDS = [13, 14, 15]
+PLAIN = ['training.eval_strategy="no"', 'training.save_strategy="no"']
 # Name in the table → way, what keeps the old tasks, settings.
 WAYS: dict[str, tuple[str, str | None, list[str]]] = {
     "frozen": ("frozen", None, []),
@@ -191,7 +192,7 @@ def main() -> None:
     work = options.work or Path(tempfile.mkdtemp(prefix="add-task-"))
     small = study_data(options.data_root, work / "data")
     for seed in options.seeds:
-        run_seed(seed, options.ways, small, work, options.sets)
+        run_seed(seed, options.ways, small, work, [*PLAIN, *options.sets])
     if options.work is None:
         shutil.rmtree(work)
 

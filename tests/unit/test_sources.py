@@ -336,3 +336,65 @@ def test_rows_in_memory_may_lack_a_key_but_not_mix_types(tmp_path: Path) -> None
     ]
     frame = pandas.DataFrame(mixed)
     assert "several types" in faults_of(lambda: read([label_task()], tmp_path, {"mine": frame}), tmp_path)[0]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_first_rows_are_read_whole_or_as_a_stream(tmp_path: Path, streaming: bool) -> None:
+    # The column `note` is empty where the first rows are looked at, and absent from others.
+    rows: Rows = [{**row, "note": None} for row in texts(2100)]
+    rows[1700]["note"] = "late"
+    corpus = one(label_task(rows=1800, streaming=streaming), tmp_path, rows)
+    both = [*column(corpus, "text"), *column(corpus, "text", "validation")]
+    assert sorted(both) == sorted(f"text {i}" for i in range(1800))
+    assert corpus.tasks[0].labels == ["a", "b"]
+    split = corpus.splits["train"]
+    place = split.where(len(split) - 1)
+    assert place.endswith(f"mine.jsonl:{split.source_rows[-1] + 1}")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_stream_of_a_file_is_what_the_file_holds(tmp_path: Path, ending: str) -> None:
+    from datasets import Dataset
+
+    data = Dataset.from_list(texts(40))
+    (data.to_csv if ending == "csv" else data.to_parquet)(str(tmp_path / f"mine.{ending}"))
+    task = label_task(source=str(tmp_path / f"mine.{ending}"), rows=30)
+    streamed = label_task(source=str(tmp_path / f"mine.{ending}"), rows=30, streaming=True)
+    (whole,), (stream,) = read([task], tmp_path), read([streamed], tmp_path)
+    for split in ("train", "validation"):
+        assert column(whole, "text", split) == column(stream, "text", split)
+        assert column(whole, "@mine", split) == column(stream, "@mine", split)
+
+
+def test_a_hub_dataset_is_streamed_with_its_class_names(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    from mtl_nlp.data.readers import HubSource, read_hub
+    from mtl_nlp.data.streaming import first_rows
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    data = Dataset.from_dict({"text": [f"t {i}" for i in range(50)], "label": [i % 2 for i in range(50)]}, features)
+    (tmp_path / "set").mkdir()
+    data.to_parquet(str(tmp_path / "set" / "train.parquet"))
+    stream, _ = read_hub(HubSource(str(tmp_path / "set")), "train", "here", streaming=True)
+    found = first_rows(stream, 20, "here")
+    assert found["text"] == data["text"][:20]
+    assert found.features["label"].names == ["bad", "good"]
+
+
+def test_streaming_needs_rows(tmp_path: Path) -> None:
+    with pytest.raises(FaultyInput, match=r"data\.streaming needs data\.rows"):
+        one(label_task(streaming=True), tmp_path, texts(10))
+
+
+def test_tasks_with_other_rows_do_not_share_a_corpus(tmp_path: Path) -> None:
+    source = str(write_jsonl(tmp_path / "mine.jsonl", texts(40)))
+    tasks = [label_task("one", source=source, rows=20), label_task("other", source=source)]
+    assert [corpus.name for corpus in read(tasks, tmp_path)] == ["one", "other"]
+
+
+def test_a_stream_that_breaks_off_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
+    task = label_task(source=str(tmp_path / "mine.jsonl"), rows=20, streaming=True)
+    (found,) = faults_of(lambda: read([task], tmp_path), tmp_path)
+    assert "data.streaming: the stream cannot be read" in found

@@ -1,0 +1,62 @@
+"""Tasks that stop when they are done, against the full budget of three epochs: mean score and encoder tokens.
+
+    python scripts/studies/early_stopping.py DATA_ROOT             run what is missing
+    python scripts/studies/early_stopping.py --table | --write     the table from the records
+
+SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) at the study size, 3 epochs, 3 seeds, scored every 20 steps.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from common import ROOT, TASKS, Study, Variant, by_variant, main, markdown, primary, seeds_of, spread
+
+FULL = "full budget"
+VARIANTS = [
+    Variant(FULL),
+    Variant("whole run", ("stopping.patience=3", "stopping.tolerance=0.002")),
+    Variant(
+        "per task, save",
+        ("stopping.per_task=true", "stopping.patience=3", "stopping.tolerance=0.002", "stopping.freed=save"),
+    ),
+    Variant(
+        "per task, redistribute",
+        ("stopping.per_task=true", "stopping.patience=3", "stopping.tolerance=0.002", "stopping.freed=redistribute"),
+    ),
+]
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Scores on the test split, and real tokens through the encoder in training, against the full budget."""
+    groups, rows = by_variant(found), []
+    if FULL not in groups:
+        return "No run yet."
+    tokens = {name: statistics.mean(r["run"]["tokens"] for r in group) for name, group in groups.items()}
+    means = {name: statistics.mean(float(r["test_mean"]) for r in group) for name, group in groups.items()}
+    for name, group in groups.items():
+        scores = [spread([primary(record, task) for record in group]) for task in TASKS]
+        steps = statistics.mean(record["run"]["steps"] for record in group)
+        saved = f"{100 * (1 - tokens[name] / tokens[FULL]):.1f} %"
+        mean = spread([float(record["test_mean"]) for record in group])
+        gap = f"{100 * (means[name] - means[FULL]):+.2f}"
+        rows.append([name, *scores, mean, gap, f"{steps:.0f}", f"{tokens[name]:.0f}", saved])
+    head = ["stopping", *TASKS, "mean", "points against full", "steps", "encoder tokens", "fewer"]
+    return (
+        f"Study size: 1 500 texts a corpus, 3 epochs, {seeds_of(found)}, test split, mean ± standard deviation over seeds; "
+        f"patience 3 evaluations of 20 steps, tolerance 0.002 (`scripts/studies/early_stopping.py`).\n\n{markdown(head, rows)}"
+    )
+
+
+STUDY = Study(
+    "early_stopping",
+    VARIANTS,
+    table,
+    ROOT / "docs" / "how-to" / "choose-a-mixture.md",
+    sets=("training.num_train_epochs=3", "training.eval_steps=20", "training.save_steps=20"),
+)
+
+if __name__ == "__main__":
+    main(STUDY, __doc__)

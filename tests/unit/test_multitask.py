@@ -1,0 +1,51 @@
+"""The model's forward pass beside what training does with it: all tasks on all rows, and heads without rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtl_nlp.kinds import HEADS, head_kind
+from mtl_nlp.model.multitask import MultiTaskModel
+from mtl_nlp.task import Task
+
+
+def task_of(head: str, **more: object) -> Task:
+    kind = head_kind(head)
+    return Task(name=head, head=head, labels=["a", "b", "c"] if kind.form.has_labels else None, **more)
+
+
+def test_without_tasks_every_head_answers_every_row(tiny_encoder: Path) -> None:
+    kinds = HEADS.names()
+    model = MultiTaskModel.from_encoder(str(tiny_encoder), [task_of(name) for name in kinds]).eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.randint(5, 60, (3, 7))).logits
+    assert list(logits) == kinds
+    assert logits["sequence_classification"].shape == (3, 3)
+    # The rows are the choices of one text, the candidates of one query.
+    assert logits["multiple_choice"].shape == logits["ranking"].shape == (1, 3)
+    assert logits["token_classification_crf"].shape == (3, 7 + 7 + 2, 7)
+
+
+def test_idle_heads_get_zeros_and_others_nothing(tiny_encoder: Path) -> None:
+    names = ["sequence_classification", "token_classification_crf", "regression"]
+    model = MultiTaskModel.from_encoder(str(tiny_encoder), [task_of(name) for name in names])
+    rows = {"regression": {"rows": torch.arange(2), "labels": torch.tensor([1.0, 2.0])}}
+    output = model(input_ids=torch.randint(5, 60, (2, 5)), tasks=rows, idle=["token_classification_crf"])
+    assert float(output.idle.detach()) == 0.0
+    loss, _ = model.task_losses(output.logits, rows)["regression"]
+    (loss + output.idle).backward()
+    assert all(p.grad is None for p in model.heads["sequence_classification"].parameters())
+    zeros = [p.grad for p in model.heads["token_classification_crf"].parameters()]
+    assert zeros
+    assert all(grad is not None and not bool(grad.any()) for grad in zeros)
+    assert any(bool(p.grad.any()) for p in model.heads["regression"].parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("head", ["sequence_classification", "multi_label_classification", "token_classification"])
+def test_weights_travel_with_the_checkpoints_record(head: str, tiny_encoder: Path, tmp_path: Path) -> None:
+    loss = {"pos_weight": {"a": 3.0}} if head.startswith("multi") else {"class_weights": {"a": 3.0}}
+    MultiTaskModel.from_encoder(str(tiny_encoder), [task_of(head, loss=loss)]).save_pretrained(tmp_path)
+    assert MultiTaskModel.from_pretrained(tmp_path).tasks[0].loss.given() == list(loss)
