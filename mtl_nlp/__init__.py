@@ -18,6 +18,9 @@ __version__ = VERSION
 _WHERE = {
     "finetune": "training.finetune",
     "score_checkpoint": "training.score",
+    "add_task": "training.add_task",
+    "drop_task": "hub.drop",
+    "calibrate": "training.calibration",
     "MultiTaskTrainer": "training.trainer",
     "Predictor": "inference.predictor",
     "MultiTaskModel": "model.multitask",
@@ -50,6 +53,9 @@ __all__ = [
     "Task",
     "UserError",
     "VanillaHead",
+    "add_task",
+    "calibrate",
+    "drop_task",
     "finetune",
     "load_recipe",
     "load_task",
@@ -63,6 +69,7 @@ if TYPE_CHECKING:
     from .data.mixture import Mixture
     from .data.strategies import SamplingStrategy, register_strategy
     from .errors import UserError
+    from .hub.drop import drop_task
     from .inference.predictor import Predictor
     from .kinds import HeadKind, register_head
     from .model.config import MultiTaskConfig
@@ -70,6 +77,8 @@ if TYPE_CHECKING:
     from .model.multitask import MultiTaskModel
     from .recipe import Recipe, load_recipe, make_recipe
     from .task import Task, load_task
+    from .training.add_task import add_task
+    from .training.calibration import calibrate
     from .training.finetune import finetune
     from .training.score import score_checkpoint
     from .training.trainer import MultiTaskTrainer

@@ -22,9 +22,10 @@ from .data.mixture import Draw
 from .joint import Agreement, best_pair
 from .labels import Chain, best_scores, best_tags, tag_names, tag_probabilities, transition_mask, viterbi
 from .model.multitask import MultiTaskModel
-from .task import Task
+from .task import Calibration, Task
 
 LONGEST_ANSWER = 30
+EVEN = 0.5
 FLOOR = 1e-30
 
 
@@ -33,7 +34,8 @@ class Decoded:
     """One task's answer for one text.
 
     Attributes:
-        value: label, labels, number, a tag a word, answer text, the choice's number as a string, or a score a candidate.
+        value: label (None: abstained), labels, number, a tag a word, answer text, the choice's number as a string, or a score a
+            candidate.
         scores: [K] probabilities (label, labels, choice); [words] probability of each word's tag; [candidates] scores; None for a
             number.
         span: for an answer, its characters in the context.
@@ -58,7 +60,7 @@ class TextInput:
 
 
 class Decoder:
-    """Decodes one task.
+    """Decodes one task as its calibration says.
 
     Attributes:
         joins: whether its answers may be put right together with another task's (`consistent_with`).
@@ -69,6 +71,9 @@ class Decoder:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.labels = list(task.labels or ())
+        calibration = task.calibration or Calibration()
+        self.temperature, self.abstain = calibration.temperature, calibration.abstain
+        self.thresholds = [(calibration.thresholds or {}).get(label, EVEN) for label in self.labels]
         self._decode: Callable[..., list[Decoded]] = getattr(self, f"_{task.kind.annotation}")
         if task.kind.annotation == "tags":
             self.labels = tag_names(self.labels, task.tag_scheme)
@@ -84,12 +89,28 @@ class Decoder:
         starts = np.cumsum([0] + [len(text.records) for text in texts[:-1]])
         return scores[starts]
 
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits at the task's temperature (Guo et al. 2017, arXiv:1706.04599)."""
+        return logits if self.temperature == 1.0 else logits.float() / self.temperature
+
     def _label(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
-        return [Decoded(self.labels[int(row.argmax())], row) for row in self._first_rows(scores, texts)]
+        return [Decoded(self._one_label(row), row) for row in self._first_rows(scores, texts)]
+
+    def abstains(self, row: NDArray[np.float32]) -> bool:
+        """Whether the highest probability is too low for an answer."""
+        return self.abstain is not None and bool(row.max() < self.abstain.threshold)
+
+    def _one_label(self, row: NDArray[np.float32]) -> str | None:
+        if self.abstain is not None and self.abstains(row):
+            return self.abstain.label
+        return self.labels[int(row.argmax())]
 
     def _labels(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         rows = self._first_rows(scores, texts)
-        return [Decoded([name for name, p in zip(self.labels, row, strict=True) if p > 0.5], row) for row in rows]
+        return [
+            Decoded([name for name, p, least in zip(self.labels, row, self.thresholds, strict=True) if p > least], row)
+            for row in rows
+        ]
 
     def _value(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         return [Decoded(float(number)) for number in self._first_rows(scores, texts)]
@@ -224,7 +245,11 @@ def run_batch(
     # Parameters that are gathered under inference mode could not be trained on afterwards.
     with torch.no_grad() if getattr(model, "is_sharded", False) else torch.inference_mode(), context():
         logits = model(**moved).logits
-    scores = {name: model.kinds[name].scores(logits[name]).cpu().numpy() for name in decoders if name in logits}
+    scores = {
+        name: model.kinds[name].scores(decoder.calibrated(logits[name])).cpu().numpy()
+        for name, decoder in decoders.items()
+        if name in logits
+    }
     return decode_all(decoders, scores, dict.fromkeys(scores, texts))
 
 
@@ -257,6 +282,8 @@ def _reconcile(
     table = tagging.word_scores(scores, texts)
     for number, (label, tagged) in enumerate(zip(labels, tags, strict=True)):
         label.alone, tagged.alone = label.value, tagged.value
+        if label.scores is not None and labelling.abstains(label.scores):
+            continue
         if agreement.holds(label.value, tagged.value):
             continue
         words, one = np.asarray([texts[number].words]), table[number : number + 1]

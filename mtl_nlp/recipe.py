@@ -30,7 +30,8 @@ class EncoderSpec(Strict):
     """The shared encoder: any `AutoModel` on the Hub or in a folder.
 
     `freeze` keeps parameters as they are: `embeddings`, a number of layers from the bottom (embeddings included), or `all`.
-    `from` is a checkpoint whose encoder and tokenizer are taken: a fine-tuned model of transformers, or one of ours.
+    `from` is a checkpoint to begin at: a fine-tuned model of transformers gives encoder and tokenizer, one of ours also the heads
+    of the recipe's tasks that it has (`training.warm_start`).
     """
 
     name: str = DEFAULT_ENCODER
@@ -89,6 +90,31 @@ class Balancing(Strict):
     cosine_steps: int | None = Field(default=None, ge=1)
 
 
+class Lora(Strict):
+    """Low-rank adapters in place of the encoder's own weights (`training.lora`); they are merged into what is saved.
+
+    `targets` are names of linear modules, or `all-linear`.
+    """
+
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0.0, allow_inf_nan=False)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    targets: str | list[str] = "all-linear"
+
+
+class Retain(Strict):
+    """What keeps the tasks that come from the checkpoint `encoder.from`, while the recipe's other tasks are learned.
+
+    `rehearsal` goes on training them on their own data; `distil` holds their outputs on the new tasks' texts (`training.distil`);
+    `keep` leaves their heads as they are. With the last two their data is only read to score them.
+    """
+
+    method: Literal["rehearsal", "distil", "keep"] = "rehearsal"
+    rate: float | None = Field(default=None, gt=0.0, lt=1.0)
+    weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    temperature: float = Field(default=2.0, gt=0.0, allow_inf_nan=False)
+
+
 class Budget(Strict):
     """The most that a run may use; the first that is reached ends it. `tokens` are real ones, through the encoder in training."""
 
@@ -119,6 +145,8 @@ class RecipeFile(Strict):
     balancing: Balancing = Field(default_factory=Balancing)
     stopping: Stopping = Field(default_factory=Stopping)
     performance: Literal["auto", "plain"] = "auto"
+    lora: Lora | None = None
+    retain: Retain | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(default=13, ge=0, lt=2**32)
     output_dir: str | None = None
@@ -130,6 +158,17 @@ class Recipe(RecipeFile):
     _tasks: list[Task] = PrivateAttr(default_factory=list)
     _source: Source = PrivateAttr(default_factory=Source)
     _base: Path = PrivateAttr(default_factory=Path)
+    _inherited: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def inherited(self) -> list[str]:
+        """The tasks that come from the checkpoint `encoder.from`; known once `training.warm_start` has looked."""
+        return self._inherited
+
+    @property
+    def untrained(self) -> list[str]:
+        """The inherited tasks that are not learned from: they are only scored."""
+        return self._inherited if self.retain is not None and self.retain.method != "rehearsal" else []
 
     @property
     def definitions(self) -> list[Task]:
@@ -246,7 +285,11 @@ def make_recipe(
         faults.extend(error)
     entries = plain.get("tasks")
     tasks = _read_tasks(entries if isinstance(entries, list) else [], source, base, faults)
-    _check_tasks(tasks, set(memory), source, faults)
+    retain = recipe.retain if recipe is not None else None
+    optional = retain is not None and retain.method != "rehearsal"
+    _check_tasks(tasks, set(memory), source, faults, optional=optional)
+    if recipe is not None:
+        _check_start(recipe, source, faults)
     faults.check()
     assert recipe is not None
     recipe._tasks, recipe._source, recipe._base = tasks, source, base
@@ -295,7 +338,41 @@ def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
     return make_task(merged(with_name(data, path), over), lines, path.parent if source_over is None else base)
 
 
-def _check_tasks(tasks: list[Task], memory: set[str], source: Source, faults: Faults) -> None:
+def _check_start(recipe: Recipe, source: Source, faults: Faults) -> None:
+    """What `encoder.from`, `lora` and `retain` ask of each other."""
+    retain, spec = recipe.retain, recipe.encoder_spec
+    if recipe.lora is not None and spec.freeze != "none":
+        cure = "with lora the encoder's own weights never change: leave freeze out"
+        faults.add(
+            f"found {spec.freeze} beside lora", where=source.where(("encoder",)), key="encoder.freeze", cure=cure
+        )
+    if retain is None:
+        return
+    if spec.from_ is None:
+        cure = "retain keeps the tasks of a checkpoint: name it there, or leave retain out"
+        faults.add("missing", where=source.where(("retain",)), key="encoder.from", allowed="a checkpoint", cure=cure)
+    own = {"rate": "rehearsal", "weight": "distil", "temperature": "distil"}
+    for name, method in own.items():
+        if getattr(retain, name) != Retain.model_fields[name].default and retain.method != method:
+            key, cure = f"retain.{name}", f"it is for method: {method}; leave it out"
+            faults.add(f"found it with {retain.method}", where=source.where(("retain", name)), key=key, cure=cure)
+    for key, plain in (("weighting", "fixed"), ("gradients", "none")):
+        given = getattr(recipe.balancing, key)
+        chosen = given.get("name") if isinstance(given, dict) else given
+        if chosen != plain and retain.method != "rehearsal":
+            cure = "balancing is between tasks that are learned: use retain.method: rehearsal, or leave it out"
+            where = source.where(("balancing", key))
+            faults.add(f"found {chosen} with {retain.method}", where=where, key=f"balancing.{key}", cure=cure)
+    if retain.rate is not None and recipe.mixture.strategy != "proportional":
+        where = source.where(("mixture", "strategy"))
+        cure = "retain.rate sets the rates: leave the strategy out"
+        faults.add(f"found {recipe.mixture.strategy}", where=where, key="mixture.strategy", cure=cure)
+
+
+def _check_tasks(
+    tasks: list[Task], memory: set[str], source: Source, faults: Faults, *, optional: bool = False
+) -> None:
+    """`optional`: tasks may do without data, because a checkpoint's tasks are kept without learning from it."""
     names = [task.name for task in tasks]
     for name in sorted({name for name in names if names.count(name) > 1}):
         faults.add(
@@ -306,11 +383,12 @@ def _check_tasks(tasks: list[Task], memory: set[str], source: Source, faults: Fa
             cure="remove it, or give one of them another `name`",
         )
     for task in tasks:
-        if task.data.source is None and task.name not in memory and not task.data.splits.given():
+        absent = task.data.source is None and task.name not in memory and not task.data.splits.given()
+        if absent and not optional:
             faults.add(
                 "missing", where=task.where, key=f"{task.name}.data.source", allowed="a Hub dataset, file or folder"
             )
-        if task.name in memory or task.data.columns.roles():
+        if task.name in memory or task.data.columns.roles() or (absent and optional):
             continue
         faults.add(
             "missing", where=task.where, key=f"{task.name}.data.columns", allowed="which column plays which role"

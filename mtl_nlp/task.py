@@ -101,6 +101,24 @@ class Consistency(Strict):
     types: dict[str, list[str]] | None = None
 
 
+class Abstain(Strict):
+    """No answer, or `label` (out of scope) in its place, where the highest probability is below `threshold`."""
+
+    threshold: float = Field(gt=0.0, lt=1.0)
+    label: str | None = None
+
+
+class Calibration(Strict):
+    """How a head's outputs are read: logits are divided by `temperature`; a label is chosen above its threshold (else 0.5).
+
+    Written into a checkpoint by `mtl-nlp calibrate`.
+    """
+
+    temperature: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    thresholds: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] | None = None
+    abstain: Abstain | None = None
+
+
 class Task(Strict):
     """One task's definition.
 
@@ -124,6 +142,7 @@ class Task(Strict):
     mask_probability: float = Field(default=0.15, gt=0.0, lt=1.0)
     licence: str | None = None
     language: str | None = None
+    calibration: Calibration | None = None
 
     _source: Source = PrivateAttr(default_factory=Source)
     _base: Path = PrivateAttr(default_factory=Path)
@@ -202,6 +221,8 @@ def _incoherent(task: Task) -> Iterable[str]:
     yield from option_faults(task.loss, kind)
     if task.labels and task.loss.given():
         yield from name_faults(task.loss, outputs_of(kind, task.labels, task.tag_scheme), task.labels)
+    if task.calibration is not None:
+        yield from _calibration_faults(task, task.calibration, kind)
     if "validation" in task.data.model_fields_set and task.data.splits.validation is not None:
         yield "data.validation carves a split, but data.splits.validation names one: keep one of them"
     if task.data.streaming and task.data.rows is None:
@@ -241,6 +262,20 @@ def is_readable(label: str) -> bool:
     return len(label) <= MAX_LABEL and not any(
         unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in TURNING for char in label
     )
+
+
+def _calibration_faults(task: Task, found: Calibration, kind: HeadKind) -> Iterable[str]:
+    known = set(task.labels or ())
+    if kind.annotation in ("value", "none"):
+        yield f"calibration is for probabilities; head {task.head} gives none: remove the key"
+    if found.thresholds is not None and kind.annotation != "labels":
+        yield f"calibration.thresholds are for several labels; head {task.head} has none: remove the key"
+    elif found.thresholds is not None and known and (odd := sorted(set(found.thresholds) - known)):
+        yield f"calibration.thresholds has {listed(odd)}; the labels are {listed(task.labels or ())}"
+    if found.abstain is not None and kind.annotation != "label":
+        yield f"calibration.abstain is for one label; head {task.head} has none: remove the key"
+    elif found.abstain is not None and found.abstain.label is not None and known and found.abstain.label not in known:
+        yield f'calibration.abstain.label is "{found.abstain.label}"; the labels are {listed(task.labels or ())}'
 
 
 def column_faults(roles: set[str], kind: HeadKind) -> Iterable[str]:

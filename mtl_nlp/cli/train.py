@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from .app import app, quieten_loading
+
+if TYPE_CHECKING:
+    from ..training.finetune import Result
 
 Recipe = Annotated[str, typer.Argument(help="A recipe: a YAML file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, any key of the recipe; may be repeated.")]
@@ -53,22 +56,32 @@ def train(
 
     loaded = load_recipe(recipe, sets or (), output=output)
     from ..training.finetune import finetune
-    from . import show
 
     quieten_loading()
-    result = finetune(loaded, data_root=data_root, resume=resume_from or resume, push=push, private=private)
+    report(finetune(loaded, data_root=data_root, resume=resume_from or resume, push=push, private=private), json=json)
+
+
+def report(result: Result, *, json: bool) -> None:
+    """What a run gave, on stdout."""
+    from . import show
+
     if json:
-        show.as_json(
-            {
-                "folder": str(result.folder),
-                "validation": result.metrics,
-                "mean": result.mean,
-                "run": result.report,
-                "pushed": result.pushed,
-            }
-        )
+        facts = {
+            "folder": str(result.folder),
+            "validation": result.metrics,
+            "mean": result.mean,
+            "run": result.report,
+            "pushed": result.pushed,
+            "forgetting": result.forgetting,
+        }
+        show.as_json({name: fact for name, fact in facts.items() if name != "forgetting" or fact})
         return
     show.scores("Validation", result.metrics, result.mean)
+    if result.forgetting is not None:
+        from ..training.forgetting import forgetting_rows
+
+        columns = ["inherited task", "metric", "before", "after", "change"]
+        show.table("Forgetting (validation)", columns, forgetting_rows(result.forgetting))
     typer.echo(f"checkpoint: {result.folder}")
     if result.pushed is not None:
         typer.echo(f"published: {result.pushed}")
@@ -93,8 +106,8 @@ def evaluate(
 
     quieten_loading()
     scores, mean = score_checkpoint(checkpoint, recipe, sets=sets or (), split=split, data_root=data_root, batch=batch)
-    report: dict[str, Any] = {"split": split, "metrics": scores, "mean": mean}
-    show.as_json(report) if json else show.scores(f"Scores on {split}", scores, mean)
+    found: dict[str, Any] = {"split": split, "metrics": scores, "mean": mean}
+    show.as_json(found) if json else show.scores(f"Scores on {split}", scores, mean)
     if fail_under is not None and (mean is None or mean < fail_under):
         typer.echo(f"the mean {mean} is below {fail_under}", err=True)
         raise typer.Exit(1)

@@ -142,8 +142,12 @@ def _join_labels(corpora: Sequence[Corpus]) -> None:
 
 
 def final_tasks(recipe: Recipe, corpora: Sequence[Corpus]) -> list[Task]:
-    """The recipe's tasks, in its order, with the labels that the corpora settled; those without a corpus are left out."""
-    found = {task.name: task for corpus in corpora for task in corpus.tasks}
+    """The recipe's tasks, in its order, with the labels that the corpora settled.
+
+    Those without a corpus are left out, but for the ones that are kept without being learned.
+    """
+    found = {task.name: task for task in recipe.definitions if task.name in recipe.untrained}
+    found |= {task.name: task for corpus in corpora for task in corpus.tasks}
     return [found[task.name] for task in recipe.definitions if task.name in found]
 
 

@@ -6,6 +6,7 @@ the files do: a licence that is not declared is called unknown, a task that was 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def write_card(folder: Path, *, repository: str | None = None, previous: str | N
     path = folder / CARD
     if previous is None and path.is_file():
         previous = path.read_text(encoding="utf-8", errors="replace")
-    path.write_text(card_text(facts_of(folder), repository=repository, previous=previous), encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(card_text(facts_of(folder), repository=repository, previous=previous), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def card_text(facts: Facts, *, repository: str | None = None, previous: str | None = None) -> str:

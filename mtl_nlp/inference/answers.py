@@ -45,9 +45,9 @@ def answer(task: Task, decoded: Decoded, piece: EncodedPiece, splitter: str | No
 def _label(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
     assert decoded.scores is not None
     labels = list(task.labels or ())
-    # Not always the highest: joint decoding may have chosen another.
-    score = float(decoded.scores[labels.index(decoded.value)])
-    return {"label": decoded.value, "score": score} | _scores(labels, decoded, top)
+    # Of the label that is answered (joint decoding may have chosen another than the highest); where none is, the highest.
+    score = decoded.scores.max() if decoded.value is None else decoded.scores[labels.index(decoded.value)]
+    return {"label": decoded.value, "score": float(score)} | _scores(labels, decoded, top)
 
 
 def _labels(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:

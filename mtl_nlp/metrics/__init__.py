@@ -25,9 +25,11 @@ from __future__ import annotations
 
 from .loading import load_metric
 from .report import compute, per_label
+from .rows import ABSTAINED
 from .table import ALIASES, KINDS, METRICS, MetricInfo, metric_info, metrics_for, primary
 
 __all__ = [
+    "ABSTAINED",
     "ALIASES",
     "KINDS",
     "METRICS",

@@ -14,6 +14,8 @@ from typing import Any
 from ..errors import UserError, listed
 from .spans import SpanCounts, count_spans
 
+# The prediction of a task that abstains: right for no text, and no label that means run over.
+ABSTAINED = ""
 _KINDS_BY_FORM = {
     ("text", "text"): ("label",),
     ("list", "list"): ("labels", "tags"),
@@ -74,13 +76,14 @@ class Rows:
         """The labels that occur in predictions or references."""
         if "labels" in self.kinds:
             return {label for rows in (self.predictions, self.references) for row in rows for label in row}
-        return {*self.predictions, *self.references}
+        return {*self.predictions, *self.references} - {ABSTAINED}
 
     @cached_property
     def classes(self) -> list[str]:
-        """The task's labels in order, then others that occur, by code point."""
+        """The task's labels in order, then others that occur, by code point; last "no answer", where one was given."""
         known = list(dict.fromkeys(self.labels or ()))
-        return known + sorted(self.seen.difference(known))
+        found = known + sorted(self.seen.difference(known))
+        return [*found, ABSTAINED] if "label" in self.kinds and ABSTAINED in self.predictions else found
 
     @cached_property
     def seen_ids(self) -> list[int]:

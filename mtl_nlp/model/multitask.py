@@ -253,8 +253,10 @@ class MultiTaskModel(PreTrainedModel):
     def task_losses(
         self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per task (sum, units): the loss over labelled units and their number."""
-        return {name: self.kinds[name].batch_loss(logits[name], tasks[name]) for name in logits}
+        """Per task (sum, units): the loss over labelled units and their number; tasks without labels are left out."""
+        return {
+            name: self.kinds[name].batch_loss(logits[name], tasks[name]) for name in logits if "labels" in tasks[name]
+        }
 
 
 AutoModel.register(MultiTaskConfig, MultiTaskModel)

@@ -16,7 +16,7 @@ from ..data.features import EncodedSplit
 from ..decoding import Decoded, Decoder, by_length, run_batch, texts_of
 from ..errors import fault
 from ..joint import Agreement, joint_scores
-from ..metrics import compute
+from ..metrics import ABSTAINED, compute
 from ..model.multitask import MultiTaskModel
 from ..task import Task
 
@@ -123,6 +123,8 @@ class Scorer:
         if not scored:
             raise fault("no annotated text to score", where=task.where, key=f"{name}.data.splits")
         predictions, references = [answers[i].value for i in scored], [gold[i] for i in scored]
+        if task.kind.annotation == "label":
+            predictions = [ABSTAINED if label is None else label for label in predictions]
         scheme = "none" if task.scheme == "none" else "iob2"
         return compute(task.metric_names, predictions, references, labels=task.labels, scheme=scheme)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,23 @@ from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
 from ..schema import Source, read_yaml
+from . import lora
 from .arguments import training_arguments
 from .balance import Balancer
 from .callbacks import summary
 from .chance import chance_losses
 from .check_balancing import takes_task_gradients
+from .distil import DistillingTrainer
 from .embedding_gradient import give_sparse_gradient, keep_row_gradient
 from .evaluation import Scorer
+from .forgetting import forgetting, old_scores
 from .memory import keep_freed_memory
 from .mixing import plan_lines
 from .prepare import Prepared, check_recipe, prepare
 from .sharding import check_processes, shard_layers, whole_state
 from .trainer import MultiTaskTrainer
 from .transfer import take_heads
+from .warm_start import warm_model
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -48,6 +53,7 @@ class Result:
         mean: the mean of the primary metrics, None without evaluation.
         report: steps, seconds, texts and passes by corpus.
         pushed: the address of the commit on the Hub, None where nothing was published.
+        forgetting: what became of the tasks that the run inherited (`training.forgetting`); None where there are none.
     """
 
     folder: Path
@@ -55,6 +61,7 @@ class Result:
     mean: float | None
     report: dict[str, Any]
     pushed: str | None = None
+    forgetting: dict[str, Any] | None = None
 
 
 def as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], memory: Mapping[str, Any] | None = None) -> Recipe:
@@ -101,6 +108,7 @@ def finetune(
     if checkpoint is not None:
         check_same_run(checkpoint, prepared)
     trainer = build_trainer(prepared, callbacks=callbacks, push=push, private=private)
+    before = old_scores(prepared, scoring(trainer))
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_world_process_zero():
         for line in plan_lines(made, trainer.mixture):
@@ -108,8 +116,17 @@ def finetune(
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
+    report["parameters"] = parameter_counts(trainer.multi)
     report |= trainer.schedule.report()
-    return save_result(trainer, prepared, folder, report)
+    return save_result(trainer, prepared, folder, report, before)
+
+
+def parameter_counts(model: MultiTaskModel) -> dict[str, int]:
+    """How many numbers the model has, and how many of them were trained."""
+    return {
+        "total": sum(p.numel() for p in model.parameters()),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
 
 
 def output_folder(recipe: Recipe, *, resume: bool) -> Path:
@@ -206,11 +223,12 @@ def build_trainer(
         arguments.hub_model_id, arguments.hub_revision = repository(push)
         arguments.hub_private_repo = private or arguments.hub_private_repo
     set_seed(recipe.seed)
-    model = MultiTaskModel.from_encoder(
-        recipe.encoder_spec, tasks, base=recipe.base, pad_token_id=prepared.tokenizer.pad_token_id
-    )
-    take_heads(model, tasks)
+    model = starting_model(prepared)
     dropout = fast_paths(model, recipe, arguments)
+    if recipe.lora is not None and arguments.fsdp:
+        raise fault(
+            "found it beside fsdp", where=recipe.place_of("lora"), key="lora", cure="train with DDP, or without lora"
+        )
     shard_layers(arguments, model)
     evaluates = str(
         arguments.eval_strategy.value if hasattr(arguments.eval_strategy, "value") else arguments.eval_strategy
@@ -220,12 +238,16 @@ def build_trainer(
     if recipe.stopping.patience is not None and not recipe.stopping.per_task:
         arguments.restore_callback_states_from_checkpoint = True
         extra.append(EarlyStoppingCallback(recipe.stopping.patience, recipe.stopping.tolerance))
-    return MultiTaskTrainer(
+    # Tasks that are only kept have no labels here, wherever their texts are drawn.
+    owners = {
+        corpus: [name for name in names if name not in recipe.untrained] for corpus, names in prepared.owners.items()
+    }
+    return trainer_class(prepared)(
         model,
         arguments,
         mixture=mixture,
         train=prepared.encoded["train"],
-        collator=Collator(prepared.tokenizer, tasks, prepared.owners, labelled=True, seed=recipe.seed),
+        collator=Collator(prepared.tokenizer, tasks, owners, labelled=True, seed=recipe.seed),
         scorer=scorer,
         own=own,
         weights={task.name: task.loss.weight for task in tasks},
@@ -238,6 +260,37 @@ def build_trainer(
         cosine_steps=recipe.balancing.cosine_steps,
         save_extra=lambda folder: save_extra(folder, prepared),
         callbacks=extra,
+    )
+
+
+def starting_model(prepared: Prepared) -> MultiTaskModel:
+    """The model before its first step: on a pretrained encoder or at a checkpoint, with adapters where the recipe has lora."""
+    recipe = prepared.recipe
+    if prepared.start is not None:
+        model = warm_model(prepared.start, prepared.tasks, recipe.encoder_spec, recipe.untrained)
+    else:
+        pad = prepared.tokenizer.pad_token_id
+        model = MultiTaskModel.from_encoder(recipe.encoder_spec, prepared.tasks, base=recipe.base, pad_token_id=pad)
+    take_heads(model, prepared.tasks)
+    if recipe.lora is not None:
+        lora.add_adapters(model, recipe.lora)
+    return model
+
+
+def trainer_class(prepared: Prepared) -> Callable[..., MultiTaskTrainer]:
+    """The plain trainer, or the one that holds inherited tasks to their old outputs."""
+    recipe, retain = prepared.recipe, prepared.recipe.retain
+    if prepared.start is None or retain is None or retain.method != "distil":
+        return MultiTaskTrainer
+    old = prepared.start.model()
+    if recipe.performance != "plain":
+        old.use_fast_paths()
+    return partial(
+        DistillingTrainer,
+        old=old,
+        inherited=recipe.inherited,
+        weight=retain.weight,
+        temperature=retain.temperature,
     )
 
 
@@ -277,23 +330,39 @@ def save_extra(folder: Path, prepared: Prepared) -> None:
     prepared.recipe.write_resolved(folder)
 
 
-def save_result(trainer: MultiTaskTrainer, prepared: Prepared, folder: Path, report: dict[str, Any]) -> Result:
-    """Score the final model on validation and write the model folder."""
+def scoring(trainer: MultiTaskTrainer) -> dict[str, Any]:
+    """How `Scorer.score` runs on this trainer's device and processes."""
+    return {
+        "device": trainer.args.device,
+        "batch": trainer.args.per_device_eval_batch_size,
+        "context": trainer.compute_loss_context_manager,
+        "process": trainer.args.process_index,
+        "processes": trainer.args.world_size,
+    }
+
+
+def save_result(
+    trainer: MultiTaskTrainer,
+    prepared: Prepared,
+    folder: Path,
+    report: dict[str, Any],
+    before: Mapping[str, float] | None = None,
+) -> Result:
+    """Score the final model on validation and write the model folder.
+
+    Args:
+        before: the scores of the checkpoint that the run began at.
+    """
+    lora.merge(trainer.multi)
     metrics: dict[str, float] = {}
     if prepared.encoded["validation"]:
         scorer = trainer.scorer or make_scorer(prepared, "validation")
-        context = trainer.compute_loss_context_manager
-        metrics = scorer.score(
-            trainer.multi,
-            device=trainer.args.device,
-            batch=trainer.args.per_device_eval_batch_size,
-            context=context,
-            process=trainer.args.process_index,
-            processes=trainer.args.world_size,
-        )
+        metrics = scorer.score(trainer.multi, **scoring(trainer))
         logger.info("validation: %s", summary(metrics, [task.name for task in prepared.tasks]))
-    scores = by_task(metrics, [task.name for task in prepared.tasks])
-    result = Result(folder, scores, metrics.get("eval_mean"), report)
+    names = [task.name for task in prepared.tasks]
+    scores = by_task(metrics, names)
+    lost = forgetting(by_task(before or {}, names), scores)
+    result = Result(folder, scores, metrics.get("eval_mean"), report, forgetting=lost)
     state = whole_state(trainer.multi)
     if trainer.args.should_save:
         try:
@@ -316,7 +385,8 @@ def _write_model(
     folder: Path, trainer: MultiTaskTrainer, prepared: Prepared, result: Result, state: dict[str, Any] | None
 ) -> None:
     trainer._save(str(folder), state_dict=state)
-    write_json(folder / METRICS, {"validation": result.metrics, "mean": result.mean, "run": result.report})
+    facts = {"validation": result.metrics, "mean": result.mean, "run": result.report}
+    write_json(folder / METRICS, facts | ({"forgetting": result.forgetting} if result.forgetting else {}))
     earlier = result.folder / CARD
     write_card(folder, previous=earlier.read_text(encoding="utf-8", errors="replace") if earlier.is_file() else None)
 

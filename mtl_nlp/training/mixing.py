@@ -6,6 +6,7 @@ steps or tokens. What a run decides on the way is `schedule`'s.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,8 @@ from ..data.strategies import SamplingSettings, SchedulePoint, check_options, fi
 from ..errors import Faults, FaultyInput, closest, fault, listed
 from ..recipe import Recipe
 from .arguments import DEFAULTS
+
+logger = logging.getLogger("mtl_nlp")
 
 if TYPE_CHECKING:
     from .prepare import Prepared
@@ -140,15 +143,17 @@ def build_mixture(prepared: Prepared) -> Mixture:
 
 def _mixture(prepared: Prepared) -> Mixture:
     recipe, train = prepared.recipe, prepared.encoded["train"]
-    spec, owners = recipe.mixture, prepared.owners
+    # Tasks that are only kept are not drawn.
+    spec, owners = recipe.mixture, {corpus: names for corpus, names in prepared.owners.items() if corpus in train}
     owner = {task: corpus for corpus, names in owners.items() for task in names}
     settings = sampling_settings(recipe, owner)
+    rehearsed = rehearsal_rates(recipe, {corpus: len(train[corpus]) for corpus in owners}, owners)
     make = partial(
         Mixture,
         {corpus: len(train[corpus]) for corpus in owners},
-        strategy=spec.strategy,
+        strategy=spec.strategy if rehearsed is None else "fixed",
         temperature=settings.temperature,
-        rates=settings.rates,
+        rates=settings.rates if rehearsed is None else rehearsed,
         cap=settings.cap,
         schedule=settings.schedule,
         reference=settings.reference,
@@ -184,7 +189,31 @@ def total_steps(recipe: Recipe, mixture: Mixture) -> int:
     wanted = recipe.training.get("max_steps", -1)
     if isinstance(wanted, int) and wanted > 0:
         return wanted
-    return mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
+    steps = mixture.steps(recipe.training.get("num_train_epochs", DEFAULTS["num_train_epochs"]))
+    if recipe.retain is not None and recipe.retain.rate is not None:
+        # An epoch is a pass over the new tasks' texts, and what is rehearsed beside it.
+        new = [name for name in mixture.sizes if not set(name.split("+")) <= set(recipe.inherited)]
+        passes = sum(mixture.sizes[name] for name in new) / (1 - recipe.retain.rate)
+        return steps if len(new) == len(mixture.sizes) else max(1, math.ceil(steps * passes / mixture.total))
+    return steps
+
+
+def rehearsal_rates(
+    recipe: Recipe, sizes: Mapping[str, int], owners: Mapping[str, list[str]]
+) -> dict[str, float] | None:
+    """`retain.rate` as the rates of the strategy `fixed`: so much for the inherited tasks' corpora, by their sizes."""
+    if recipe.retain is None or recipe.retain.rate is None:
+        return None
+    old = [name for name in sizes if set(owners[name]) <= set(recipe.inherited)]
+    total = sum(sizes[name] for name in old)
+    shares = {True: (recipe.retain.rate, total), False: (1 - recipe.retain.rate, sum(sizes.values()) - total)}
+    if not all(texts for _, texts in shares.values()):
+        logger.warning(
+            "retain.rate: every corpus serves old tasks and new ones alike, so there is nothing to share out"
+        )
+        return None
+    part = {name: shares[name in old] for name in sizes}
+    return {name: share * sizes[name] / texts for name, (share, texts) in part.items()}
 
 
 def even_block(steps: int, most: int = 32) -> int:
@@ -214,8 +243,9 @@ def _annotated(prepared: Prepared) -> dict[str, dict[str, NDArray[np.bool_]]]:
     import pyarrow.compute as pc
 
     found: dict[str, dict[str, NDArray[np.bool_]]] = {}
-    for corpus, names in prepared.owners.items():
-        split = prepared.encoded["train"][corpus]
+    train = prepared.encoded["train"]
+    for corpus, names in ((corpus, names) for corpus, names in prepared.owners.items() if corpus in train):
+        split = train[corpus]
         for name in names if len(names) > 1 else ():
             column: Any = f"@{name}"
             if column in split.rows.column_names:

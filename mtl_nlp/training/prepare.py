@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .arguments import check_best_metric, check_training
 from .check_balancing import check_balancing
 from .mixing import build_mixture, check_mixture, check_stopping
 from .transfer import adopt_labels
+from .warm_start import Start, inherit, starting_point
 
 METRIC_KINDS = {
     "value": "value",
@@ -46,6 +48,7 @@ class Prepared:
         encoded: split → corpus → its rows.
         owners: corpus → names of its tasks.
         max_length: most tokens a row.
+        start: the checkpoint that the run begins at.
     """
 
     recipe: Recipe
@@ -55,6 +58,7 @@ class Prepared:
     encoder_config: Any
     encoded: dict[str, dict[str, EncodedSplit]]
     max_length: int
+    start: Start | None = None
 
     @property
     def owners(self) -> dict[str, list[str]]:
@@ -146,9 +150,15 @@ def prepare(
         UserError: every fault of the recipe first, then every fault of the data.
     """
     check_recipe(recipe)
-    config = load_config(recipe.encoder_spec, recipe.base) if tokenizer is None else None
-    corpora = read_corpora(recipe, data_root=data_root, memory=memory, splits=splits, need_train=need_train)
-    if tokenizer is None:
+    scoring = tokenizer is not None
+    start = None if scoring else starting_point(recipe)
+    if start is not None:
+        inherit(recipe, start)
+        config, tokenizer = start.encoder_config, start.tokenizer()
+    else:
+        config = None if scoring else load_config(recipe.encoder_spec, recipe.base)
+    corpora = _read(recipe, data_root=data_root, memory=memory, splits=list(splits), need_train=need_train)
+    if not scoring:
         adopt_labels(corpora, given={task.name for task in recipe.definitions if task.labels is not None})
     tasks = final_tasks(recipe, corpora)
     if need_train:
@@ -165,4 +175,43 @@ def prepare(
             encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
     tasks = settle_losses(tasks, {corpus.name: corpus.task_names for corpus in corpora}, encoded["train"])
     recipe._tasks = tasks
-    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length)
+    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length, start)
+
+
+def _read(
+    recipe: Recipe,
+    *,
+    data_root: Path | None,
+    memory: Mapping[str, Any] | None,
+    splits: Sequence[str],
+    need_train: bool,
+) -> list[Corpus]:
+    """The recipe's corpora. Tasks that are kept without being learned are read apart, so that no text is drawn for them; one
+    whose data is not told is not read."""
+    tasks, untrained = recipe.definitions, set(recipe.untrained)
+    learned = [task for task in tasks if task.name not in untrained]
+    read = partial(read_corpora, data_root=data_root, splits=splits)
+    known = dict(memory or {})
+    parts = [(learned, need_train)]
+    told = [task for task in tasks if task.name in untrained and (_is_told(task) or task.name in known)]
+    parts += [(told, False)] if told else []
+    corpora: list[Corpus] = []
+    faults = Faults()
+    for part, needed in parts:
+        mine = recipe.model_copy()
+        mine._tasks = part
+        own = {name: data for name, data in known.items() if name in {task.name for task in part}}
+        try:
+            corpora += read(mine, memory=own or None, need_train=needed)
+        except FaultyInput as error:
+            faults.extend(error)
+    faults.check()
+    for corpus in corpora:
+        if need_train and set(corpus.task_names) <= untrained:
+            corpus.splits.pop("train", None)  # read, because validation may have been carved from it
+    order = {task.name: place for place, task in enumerate(tasks)}
+    return sorted(corpora, key=lambda corpus: order[corpus.tasks[0].name])
+
+
+def _is_told(task: Task) -> bool:
+    return task.data.source is not None or bool(task.data.splits.given())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +13,11 @@ from torch import nn
 from ..consistency import consistency_of
 from ..errors import fault, listed
 from ..hub.checkpoint import check_folder, load_model, load_tokenizer
+from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe, load_recipe
 from ..task import Task
 from .finetune import by_task, make_scorer
-from .prepare import prepare
+from .prepare import Prepared, prepare
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -33,6 +35,27 @@ def score_checkpoint(
 
     Args:
         recipe: says where the data is; the checkpoint's own resolved recipe when None. Labels are always the checkpoint's.
+
+    Raises:
+        UserError: no checkpoint, a recipe with tasks that it does not have, or no such split.
+    """
+    model, prepared = open_checkpoint(checkpoint, recipe, sets=sets, split=split, data_root=data_root)
+    without = [task.name for task in model.tasks if task.name not in {t.name for t in prepared.tasks}]
+    if without:
+        logger.warning("not scored, for want of a %s split: %s", split, listed(without))
+    metrics = make_scorer(prepared, split).score(model, device=model.device, batch=batch)
+    return by_task(metrics, [task.name for task in prepared.tasks]), metrics.get("eval_mean")
+
+
+def open_checkpoint(
+    checkpoint: str | Path,
+    recipe: str | Path | None = None,
+    *,
+    sets: Sequence[str] = (),
+    split: str = "validation",
+    data_root: Path | None = None,
+) -> tuple[MultiTaskModel, Prepared]:
+    """A checkpoint's model (on the device that there is) and a split of its tasks' data, ready to be scored.
 
     Raises:
         UserError: no checkpoint, a recipe with tasks that it does not have, or no such split.
@@ -55,13 +78,9 @@ def score_checkpoint(
         tokenizer=tokenizer,
         need_train=False,
     )
-    without = [task.name for task in model.tasks if task.name not in {t.name for t in prepared.tasks}]
-    if without:
-        logger.warning("not scored, for want of a %s split: %s", split, listed(without))
     model.use_fast_paths()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    metrics = make_scorer(prepared, split).score(nn.Module.to(model, device), device=device, batch=batch)
-    return by_task(metrics, [task.name for task in prepared.tasks]), metrics.get("eval_mean")
+    return nn.Module.to(model, device), prepared
 
 
 def _take_labels(recipe: Recipe, known: Sequence[Task], where: str) -> None:
@@ -74,10 +93,11 @@ def _take_labels(recipe: Recipe, known: Sequence[Task], where: str) -> None:
     settled, scored = [], {task.name for task in recipe.definitions}
     for task in recipe.definitions:
         own = labels[task.name]
-        update: dict[str, object] = {
+        update: dict[str, Any] = {
             "labels": own.labels,
             "words": own.words,
             "scheme": task.scheme or own.scheme,
+            "calibration": own.calibration,
         }
         partner = consistency_of(own)
         update["consistent_with"] = partner if partner and partner.task in scored else None

@@ -30,6 +30,7 @@ from ..hub.checkpoint import load_weights, read_state, sync_folder, write_checks
 from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel, MultiTaskOutput
 from ..recipe import Stopping
+from . import lora
 from .arguments import OwnArguments
 from .balance import AfterUpdate, Balancer
 from .callbacks import ScheduleCallback, TaskProgress
@@ -117,7 +118,12 @@ class MultiTaskTrainer(Trainer):
     ) -> None:
         self.mixture, self.scorer, self.own = mixture, scorer, own or OwnArguments()
         self.task_names = [task.name for task in model.tasks]
-        scored = {task.name: f"eval_{task.name}_{task.metric_names[0]}" for task in model.tasks if task.counts_in_mean}
+        drawn = {name for names in mixture.regimes.tasks.values() for name in names}
+        scored = {
+            task.name: f"eval_{task.name}_{task.metric_names[0]}"
+            for task in model.tasks
+            if task.counts_in_mean and task.name in drawn
+        }
         self.schedule = Schedule(mixture, self.task_names, metrics=scored, stopping=stopping, reduce=self._all_reduce)
         self.weights = dict.fromkeys(self.task_names, 1.0) | dict(weights or {})
         self.equal_shares, self.save_extra = equal_shares, save_extra
@@ -377,6 +383,8 @@ class MultiTaskTrainer(Trainer):
             return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
+        if lora.is_adapted(self.multi):
+            state_dict = lora.merged_state(self.multi)
         self.multi.save_pretrained(folder, state_dict=state_dict)
         if self.save_extra is not None:
             self.save_extra(folder)
@@ -423,6 +431,8 @@ class MultiTaskTrainer(Trainer):
         schedule = self.schedule.state_dict()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            if lora.is_adapted(self.multi):
+                lora.write_adapters(self.multi, folder)
             self._write_run_state(folder, schedule)
             write_checksums(folder)  # so that it loads as a model too
             sync_folder(folder)
@@ -488,7 +498,9 @@ class MultiTaskTrainer(Trainer):
         self._load_weights(self.multi, Path(str(self.state.best_model_checkpoint)))
 
     def _load_weights(self, model: Any, folder: Path) -> None:
-        (load_sharded if self.multi.is_sharded else load_weights)(model, folder)
+        adapted = lora.is_adapted(self.multi)
+        load = lora.load_adapters if adapted else load_sharded if self.multi.is_sharded else load_weights
+        load(model, folder)
 
 
 def _default_progress(trainer: Trainer) -> type:

@@ -2,7 +2,7 @@
 
 `mtl-nlp` lines call the program's own entry point in this process (starting Python and importing torch would take most of the
 time); other lines go to bash. Three things are done to save time, and nothing else: the encoder is a tiny one,
-`mtl-nlp train` stops
+`mtl-nlp train` (and `add-task`) stops
 after two steps, and `mtl-nlp check` does not probe. For Python the tiny encoder stands in the working folder under the default
 encoder's name, where a folder comes before the Hub; the command line is told with `--set`.
 """
@@ -28,7 +28,11 @@ from mtl_nlp.training.prepare import check_recipe
 
 from .pages import ROOT, Block, blocks
 
-SHORTER = {"train": ["--set", "training.max_steps=2"], "check": ["--no-probe"]}
+SHORTER = {
+    "train": ["--set", "training.max_steps=2"],
+    "add-task": ["--set", "training.max_steps=2"],
+    "check": ["--no-probe"],
+}
 SKIPPED = ("make", "pip", "python", "git", "torchrun")
 NUMBER = re.compile(r"\d+(\.\d+)?")
 

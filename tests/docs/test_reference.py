@@ -24,8 +24,10 @@ from mtl_nlp.recipe import (
     Balancing,
     Budget,
     EncoderSpec,
+    Lora,
     MixtureSpec,
     RecipeFile,
+    Retain,
     SchedulePointSpec,
     Stopping,
     make_recipe,
@@ -50,6 +52,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "stopping": Stopping,
     "schedule": SchedulePointSpec,
     "budget": Budget,
+    "lora": Lora,
+    "retain": Retain,
 }
 
 
@@ -98,7 +102,8 @@ def test_the_examples_of_recipe_keys_are_valid() -> None:
             data, _ = parse_yaml(code(cells[-1])[0], name)
             assert list(data) == [name]
             if title == "Top level":
-                assert make_recipe({"tasks": ["demo_intent"], **data})
+                start = {"encoder": {"from": "runs/first"}} if name == "retain" else {}
+                assert make_recipe({"tasks": ["demo_intent"], **start, **data})
             else:
                 needed = {"at": 0.0} if title == "schedule" else {}
                 assert model.model_validate({**needed, **data}, strict=True)
