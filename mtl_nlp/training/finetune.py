@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 
 from ..data.batching import Collator
 from ..data.mixture import Mixture
-from ..errors import Faults, UserError, fault
+from ..errors import UserError, fault
 from ..hub.card import write_card
-from ..hub.checkpoint import CARD, METRICS, newest_checkpoint, read_state, write_json, write_model
-from ..hub.location import repository, resumable
+from ..hub.checkpoint import CARD, METRICS, write_json, write_model
+from ..hub.location import repository
 from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
-from ..recipe import RESOLVED, Recipe, load_recipe, make_recipe
-from ..schema import Source, read_yaml
+from ..recipe import Recipe, load_recipe, make_recipe
+from ..schema import Source
 from . import lora
 from .arguments import training_arguments
 from .balance import Balancer
@@ -35,6 +35,7 @@ from .forgetting import forgetting, old_scores
 from .memory import keep_freed_memory
 from .mixing import plan_lines
 from .prepare import Prepared, check_recipe, prepare
+from .resume import check_same_run, find_checkpoint, output_folder
 from .sharding import check_processes, shard_layers, whole_state
 from .trainer import MultiTaskTrainer
 from .transfer import take_heads
@@ -127,86 +128,6 @@ def parameter_counts(model: MultiTaskModel) -> dict[str, int]:
         "total": sum(p.numel() for p in model.parameters()),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
-
-
-def output_folder(recipe: Recipe, *, resume: bool) -> Path:
-    """The run's folder.
-
-    Raises:
-        UserError: none given, not empty without `resume`, or not writable.
-    """
-    if recipe.output_dir is None:
-        raise fault(
-            "missing", where=recipe.place_of(), key="output_dir", allowed="a folder", cure="or give --output DIR"
-        )
-    folder = Path(recipe.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise fault("is a file", where=str(folder), key="output_dir", allowed="a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
-        raise fault("is not empty", where=str(folder), key="output_dir", cure="--resume to go on, or another --output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise fault(f"cannot be written: {error.strerror}", where=str(folder), key="output_dir") from error
-    return folder
-
-
-def find_checkpoint(folder: Path, resume: bool | str | Path) -> Path | None:
-    """The checkpoint to resume from, None to start afresh.
-
-    Raises:
-        UserError: the one that was named is not complete.
-    """
-    if resume is False:
-        return None
-    if resume is True:
-        found = newest_checkpoint(folder)
-        if found is None:
-            logger.warning("nothing to resume in %s: starting from the beginning", folder)
-        return found
-    path = resumable(resume, folder)
-    read_state(path)
-    return path
-
-
-def check_same_run(checkpoint: Path, prepared: Prepared) -> None:
-    """Refuse to resume with another recipe or other data.
-
-    Raises:
-        FaultyInput: every key that differs, with both values.
-    """
-    old, _ = read_yaml(checkpoint / RESOLVED, "resolved recipe")
-    faults = Faults()
-    before, now = flat(old), flat(prepared.recipe.resolved())
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not key.startswith(("training.push_to_hub", "training.hub_")):
-            found = f"{now.get(key, 'absent')!r}, but the run was started with {before.get(key, 'absent')!r}"
-            faults.add(
-                found,
-                where=str(checkpoint),
-                key=key,
-                cure="resume with the same recipe, or start with another --output",
-            )
-    sizes = read_state(checkpoint)["sizes"]
-    for corpus, split in prepared.encoded["train"].items():
-        if sizes.get(corpus) != len(split):
-            found = f"{len(split)} training texts, {sizes.get(corpus)} when the run was started"
-            faults.add(found, where=str(checkpoint), key=f"data of {corpus}", cure="restore the data, or start afresh")
-    faults.check()
-
-
-def flat(data: Any, key: str = "") -> dict[str, Any]:
-    """Nested data as dotted key → value."""
-    if isinstance(data, dict) and data:
-        return {
-            k: v for name, inner in data.items() for k, v in flat(inner, f"{key}.{name}" if key else str(name)).items()
-        }
-    if isinstance(data, list) and any(isinstance(item, dict) for item in data):
-        named = {str(item.get("name", i)) if isinstance(item, dict) else str(i): item for i, item in enumerate(data)}
-        return flat(named, key)
-    return {key: data}
 
 
 def build_trainer(

@@ -6,31 +6,23 @@ step's labelled rows. Units are counted over all micro-batches and processes bef
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoader, lookahead
 from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
-from ..errors import UserError
-from ..hub.checkpoint import load_weights, read_state, sync_folder, write_checksums, write_state
+from ..hub.checkpoint import read_state
 from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel, MultiTaskOutput
 from ..recipe import Stopping
-from . import lora
 from .arguments import OwnArguments
 from .balance import AfterUpdate, Balancer
 from .callbacks import ScheduleCallback, TaskProgress
@@ -38,8 +30,9 @@ from .cosines import GradientCosines
 from .evaluation import Scorer
 from .optimizer import parameter_groups
 from .publishing import Publisher
+from .saving import SavingTrainer
 from .schedule import Schedule
-from .sharding import idle_tasks, load_sharded, save_optimizer
+from .sharding import idle_tasks
 
 
 @dataclass
@@ -74,7 +67,7 @@ class TaskLog:
     steps: int = 0
 
 
-class MultiTaskTrainer(Trainer):
+class MultiTaskTrainer(SavingTrainer):
     """Trains a `MultiTaskModel` on a mixture of corpora.
 
     Args:
@@ -145,11 +138,6 @@ class MultiTaskTrainer(Trainer):
         self.add_callback(TaskProgress(self.task_names, self.schedule))
         for callback in callbacks:
             self.add_callback(callback)
-
-    @property
-    def multi(self) -> MultiTaskModel:
-        """The model, not wrapped."""
-        return cast(MultiTaskModel, self.accelerator.unwrap_model(self.model))
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train, or go on from a `checkpoint-N`; what the run decided until then rules again."""
@@ -376,131 +364,6 @@ class MultiTaskTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Weights, configuration and what belongs beside them; no pickle. One process writes, from `state_dict` if sharded."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or str(self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        if lora.is_adapted(self.multi):
-            state_dict = lora.merged_state(self.multi)
-        self.multi.save_pretrained(folder, state_dict=state_dict)
-        if self.save_extra is not None:
-            self.save_extra(folder)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """`checkpoint-N`, written as `tmp-checkpoint-N`, synced and renamed, so that none is ever half written.
-
-        Raises:
-            UserError: the disk is full or cannot be written; what was written of it is removed.
-        """
-        self.store_flos()
-        run = Path(self._get_output_dir(trial=trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        temporary, final = run / f"tmp-{name}", run / name
-        if self.args.should_save:
-            shutil.rmtree(temporary, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-        if self.state.best_global_step and (best == final or best.exists()):
-            self.state.best_model_checkpoint = str(best)
-        # torch reports a full disk as a RuntimeError, safetensors as its own.
-        try:
-            self._write_checkpoint(temporary)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{final} cannot be written: {reason}; free some space, then --resume") from error
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(temporary, final)
-            sync_folder(run, deep=False)
-            self._push_from_checkpoint(str(final))
-            self._forget_old(run)
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        self.save_model(str(folder), _internal_call=True)
-        if self.multi.is_sharded:
-            save_optimizer(self, folder)
-        else:
-            self._save_optimizer_and_scheduler(str(folder))
-        self._save_scaler(str(folder))
-        self._save_rng_state(str(folder))
-        schedule = self.schedule.state_dict()
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            if lora.is_adapted(self.multi):
-                lora.write_adapters(self.multi, folder)
-            self._write_run_state(folder, schedule)
-            write_checksums(folder)  # so that it loads as a model too
-            sync_folder(folder)
-
-    def _write_run_state(self, folder: Path, schedule: dict[str, Any]) -> None:
-        for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:
-            cast(dict[str, Any], self.state.stateful_callbacks)[type(callback).__name__] = callback.state()
-        self.state.save_to_json(str(folder / "trainer_state.json"))
-        step = self.state.global_step
-        sizes = {name: len(split) for name, split in self.train_dataset.corpora.items()}  # type: ignore[union-attr]
-        mixture = self.mixture.state_at(step).to_dict()
-        write_state(folder, step=step, mixture=mixture, schedule=schedule, sizes=sizes, balancing=self.balancer.state())
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Open the repository before the training, so that a missing token is told at once."""
-        if self.is_world_process_zero():
-            self.publisher = Publisher(self.args)
-            self.hub_model_id = cast(Any, self.publisher.repo)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self.publisher is not None:
-            self.publisher.save(Path(checkpoint_folder), self.state.global_step)
-
-    def _finish_current_push(self) -> None:
-        if self.publisher is not None:
-            self.publisher.wait()
-
-    def push_to_hub(  # type: ignore[override]
-        self, commit_message: str | None = "End of training", **kwargs: Any
-    ) -> str | None:
-        """Commit the model as it is now; the commit's address (None on processes other than the first).
-
-        Raises:
-            UserError: no token, or the Hub refuses it.
-        """
-        if self.publisher is None:
-            self.init_hf_repo()
-        if self.publisher is None:
-            return None
-        with tempfile.TemporaryDirectory(prefix="mtl-nlp-push-") as folder:
-            self._save(folder)
-            write_checksums(Path(folder))
-            return self.publisher.model(Path(folder), commit_message or "End of training")
-
-    def _forget_old(self, run: Path) -> None:
-        from transformers.trainer_utils import rotate_checkpoints
-
-        newest = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.publisher is not None and self.publisher.uploading not in (None, newest):
-            self.publisher.wait()  # what is being uploaded must not be removed
-        rotate_checkpoints(
-            output_dir=str(run),
-            save_total_limit=self.args.save_total_limit,
-            best_model_checkpoint=self.state.best_model_checkpoint,
-            use_mtime=False,
-        )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._load_weights(self.multi if model is None else model, Path(resume_from_checkpoint))
-        self.balancer.load_state(read_state(Path(resume_from_checkpoint)).get("balancing", {}))
-
-    def _load_best_model(self) -> None:
-        self._load_weights(self.multi, Path(str(self.state.best_model_checkpoint)))
-
-    def _load_weights(self, model: Any, folder: Path) -> None:
-        adapted = lora.is_adapted(self.multi)
-        load = lora.load_adapters if adapted else load_sharded if self.multi.is_sharded else load_weights
-        load(model, folder)
 
 
 def _default_progress(trainer: Trainer) -> type:
