@@ -84,6 +84,10 @@ class Registry:
         self._read_plugins()
         return sorted(self._entries)
 
+    def builtin(self) -> list[str]:
+        """The names that ship, sorted."""
+        return sorted(self._builtin)
+
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 

@@ -234,7 +234,7 @@ CIRCUMSTANCES: tuple[tuple[str, dict[str, object]], ...] = (
 
 def matrix() -> str:
     """The tables of docs/methods.md: weighting × aggregator, and each method × circumstances."""
-    weightings, aggregators = WEIGHTINGS.names(), AGGREGATORS.names()
+    weightings, aggregators = WEIGHTINGS.builtin(), AGGREGATORS.builtin()
     columns = [NONE, *aggregators]
     lines = ["| weighting | " + " | ".join(f"`{name}`" for name in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for weighting in weightings:

@@ -74,7 +74,7 @@ def report(result: Result, *, json: bool) -> None:
             "pushed": result.pushed,
             "forgetting": result.forgetting,
         }
-        show.as_json({name: fact for name, fact in facts.items() if name != "forgetting" or fact})
+        show.as_json({name: fact for name, fact in facts.items() if name not in ("forgetting", "pushed") or fact})
         return
     show.scores("Validation", result.metrics, result.mean)
     if result.forgetting is not None:

@@ -29,6 +29,7 @@ from ..model.files import (
     WEIGHTS,
     forbid_code,
     read_json,
+    weight_files,
     write_checksums,
     write_json,
 )
@@ -153,19 +154,27 @@ def load_tokenizer(folder: str | Path) -> Any:
     Raises:
         UserError: missing or damaged.
     """
+    return tokenizer_of(check_folder(folder), str(folder))
+
+
+def tokenizer_of(path: Path, name: str) -> Any:
+    """The tokenizer of a folder that need not be a checkpoint (an ONNX folder); `name` is what messages call it.
+
+    Raises:
+        UserError: missing or damaged.
+    """
     from transformers import AutoTokenizer
 
-    path = check_folder(folder)
     if (path / TOKENIZER_CONFIG).is_file():
         forbid_code(read_json(path / TOKENIZER_CONFIG), path / TOKENIZER_CONFIG)
     try:
-        return checked_tokenizer(AutoTokenizer.from_pretrained(path, trust_remote_code=False), str(folder))
+        return checked_tokenizer(AutoTokenizer.from_pretrained(path, trust_remote_code=False), name)
     except UserError:
         raise
     except Exception as error:
         # A damaged file can make the libraries raise anything.
         lines = str(error).splitlines() or [type(error).__name__]
-        raise fault(f"the tokenizer cannot be loaded: {lines[0][:300]}", where=str(folder)) from error
+        raise fault(f"the tokenizer cannot be loaded: {lines[0][:300]}", where=name) from error
 
 
 def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -173,7 +182,7 @@ def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     state: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         state |= load_file(path)
     return state
 

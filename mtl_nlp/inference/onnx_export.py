@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, closest, fault, listed
-from ..hub.checkpoint import CHECKSUMS, check_folder, load_model, load_tokenizer, sync_folder, write_json
+from ..hub.checkpoint import CHECKSUMS, check_folder, load_model, load_tokenizer, sync_folder, tokenizer_of, write_json
 from ..hub.single_task import check_destination, row_length, sample
 from ..model.heads import VanillaHead
 from ..model.multitask import MultiTaskModel
@@ -242,7 +242,8 @@ def _replace_by_int8(
         rows = list(texts)
         known: dict[str, Any] = {"max_length": info.max_length, "stride": info.stride, "device": "cpu"}
         predictors = [
-            Predictor(cast(Any, OnnxModel(path)), load_tokenizer(folder), **known) for path in (folder / GRAPH, small)
+            Predictor(cast(Any, OnnxModel(path)), tokenizer_of(folder, str(folder)), performance="plain", **known)
+            for path in (folder / GRAPH, small)
         ]
         result.agreement = agreement(predictors[0].tasks, *(one.decoded(rows) for one in predictors))
     for path in folder.glob(f"{GRAPH}*"):

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError, closest, fault, listed
-from ..hub.checkpoint import check_folder, load_model, load_tokenizer
+from ..hub.checkpoint import check_folder, load_model, load_tokenizer, tokenizer_of
 from ..model.encoder import checked_tokenizer, longest_row
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, EncoderSpec
@@ -153,7 +153,7 @@ class Predictor:
         model: Any = OnnxModel(check_graph(path), device=place)
         return cls(
             model,
-            load_tokenizer(path),
+            tokenizer_of(path, str(path)),
             device="cpu",
             words=words,
             max_length=model.info.max_length,

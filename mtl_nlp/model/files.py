@@ -23,6 +23,7 @@ INDEX = "model.safetensors.index.json"
 CHECKSUMS = "checksums.json"
 METRICS = "metrics.json"
 CARD = "README.md"
+ADAPTERS = "lora.safetensors"
 STATE = "mtl_state.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -172,7 +173,9 @@ def weight_files(folder: Path) -> list[Path]:
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         cure = f"{listed(pickled)} is a pickle, which is not loaded" if pickled else "copy it there, or train again"
         raise fault(f"no {WEIGHTS}", where=str(folder), cure=cure)
-    left = sorted(present - set(names))
+    # A run that trains adapters keeps them beside its merged model, to resume from.
+    own = {ADAPTERS} if (folder / STATE).is_file() else set()
+    left = sorted(present - set(names) - own)
     if left:
         raise fault(f"weights left over: {listed(left, 6)}", where=str(folder), cure="remove what does not belong here")
     return [folder / name for name in names]

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, fault, listed
+from ..model.files import ADAPTERS
 from ..model.multitask import MultiTaskModel
 from ..recipe import Lora
 
 ADAPTER = "default"
-ADAPTERS = "lora.safetensors"
 
 
 def add_adapters(model: MultiTaskModel, spec: Lora) -> None:

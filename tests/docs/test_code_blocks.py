@@ -24,6 +24,7 @@ NOT_RUN = {
         "make demo",
         "make test",
     ],
+    "docs/how-to/train-on-several-devices.md": ["torchrun --nproc_per_node 4 -m mtl_nlp train recipe.yaml"],
     "CONTRIBUTING.md": ["make test", "make check", "make slow", "make demo"],
 }
 WITH_BLOCKS = [page for page in PAGES if any(block.language in RUN for block in blocks(page))]

@@ -111,9 +111,9 @@ def test_the_examples_of_recipe_keys_are_valid() -> None:
 
 def test_the_strategies_are_named() -> None:
     meaning = keys(RECIPE, "mixture")["strategy"][0]
-    assert sorted(code(meaning)) == STRATEGIES.names()
+    assert sorted(code(meaning)) == STRATEGIES.builtin()
     choosing = ROOT / "docs" / "how-to" / "choose-a-mixture.md"
-    assert sorted(keys(choosing, "What the strategies do")) == STRATEGIES.names()
+    assert sorted(keys(choosing, "What the strategies do")) == STRATEGIES.builtin()
 
 
 def test_the_balancing_methods_and_their_settings_are_those_of_the_code() -> None:

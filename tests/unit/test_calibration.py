@@ -14,6 +14,7 @@ import torch
 
 from mtl_nlp.decoding import Decoder, TextInput
 from mtl_nlp.errors import UserError
+from mtl_nlp.hub.checkpoint import write_checksums
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.metrics import compute
 from mtl_nlp.metrics.calibration import (
@@ -266,6 +267,7 @@ def test_a_text_without_answer(checkpoint: Path) -> None:
         "abstain": {"threshold": 0.999999}
     }
     (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_checksums(checkpoint)
     answer = Predictor.from_pretrained(checkpoint)("the film was great")[0]["predictions"]["mood"]
     assert answer["label"] is None
     assert 0 < answer["score"] < 1

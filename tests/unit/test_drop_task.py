@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from mtl_nlp.errors import UserError
-from mtl_nlp.hub.checkpoint import load_model, load_tokenizer
+from mtl_nlp.hub.checkpoint import load_model, load_tokenizer, write_checksums
 from mtl_nlp.hub.drop import drop_task
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.schema import dump_yaml, read_yaml
@@ -26,6 +26,7 @@ def base(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe["mixture"] |= {"strategy": "fixed", "rates": {"sent": 1.0, "ner": 2.0}}
     recipe["training"]["metric_for_best_model"] = "eval_topics_f1_micro"
     (folder / "recipe.resolved.yaml").write_text(dump_yaml(recipe), encoding="utf-8")
+    write_checksums(folder)
     return folder
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mtl_nlp.errors import UserError
+from mtl_nlp.hub.checkpoint import write_checksums
 from mtl_nlp.inference import Predictor
 from mtl_nlp.inference.predictor import Tally
 from mtl_nlp.metrics import compute
@@ -286,6 +287,7 @@ def test_rows_are_as_long_as_in_training(predictor: Predictor, checkpoint: Path,
     for path in checkpoint.iterdir():
         if path.is_file() and path.name != "recipe.resolved.yaml":
             (copy / path.name).write_bytes(path.read_bytes())
+    write_checksums(copy)
     assert Predictor.from_pretrained(copy).max_length == 64, "the encoder's limit"
 
 
