@@ -1,0 +1,197 @@
+"""Training speed, side by side in one run: this toolkit's joint step against plain `transformers.Trainer`, one model a corpus.
+
+    python scripts/bench_training.py DATA_ROOT [--bf16] [--rounds 5] [--steps 12] [--threads N]
+
+Work: SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) on the embedded MiniLM, batches of 32, dropout 0.1. Sides:
+
+- ours: the joint recipe of the headline study, `performance: auto`;
+- ours, plain: the same with `performance: plain` (padded, torch's dropout; batches still of similar length);
+- Trainer: one plain Trainer a corpus with dynamic padding and its own defaults, SNIPS with its slots alone, which spares it one
+  of four models.
+
+Rounds are interleaved; a side's figure is the median over rounds of real tokens per second of whole steps (optimizer and data
+loading included, from the end of one step to the end of the next, the first two dropped). The plain corpora are weighted by their
+sizes. The last line is the measured rate of a large matrix product, and what part of it our real tokens use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.trainer_callback import PrinterCallback
+
+from mtl_nlp import load_recipe
+from mtl_nlp.training.finetune import build_trainer
+from mtl_nlp.training.prepare import Prepared, prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "scripts" / "recipes" / "headline.yaml"
+CORPORA = ("sst2", "broad_twitter_corpus", "snips_slots")
+WARM = 2
+
+
+class Clock(transformers.TrainerCallback):
+    """When each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the time."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+def rate(train: Callable[[Clock], list[int]]) -> tuple[float, float]:
+    """(real tokens, seconds) of the steps that count; `train` returns the real tokens of every step."""
+    clock = Clock()
+    tokens = train(clock)
+    return float(sum(tokens[WARM:])), clock.ends[-1] - clock.ends[WARM - 1]
+
+
+def prepared_for(root: Path, tasks: list[str] | None, options: argparse.Namespace, performance: str) -> Prepared:
+    """A recipe's data, read once."""
+    sets = [f"training.max_steps={options.steps + WARM}", f"training.bf16={str(options.bf16).lower()}"]
+    sets += [f"training.{key}={value}" for key, value in SILENT.items()] + [f"performance={performance}"]
+    if tasks:
+        sets.append(f"tasks=[{', '.join(tasks)}]")
+    return prepare(load_recipe(RECIPE, sets, output=tempfile.mkdtemp()), data_root=root, splits=("train",))
+
+
+SILENT = {
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": "false",
+    "logging_steps": 10**6,
+    "disable_tqdm": "true",
+}
+
+
+def ours(prepared: Prepared) -> Callable[[Clock], list[int]]:
+    """The joint run."""
+
+    def train(clock: Clock) -> list[int]:
+        trainer = build_trainer(prepared, callbacks=[clock])
+        tokens: list[int] = []
+        count = trainer._count
+
+        def counted(batches: Any) -> Any:
+            found = count(batches)
+            tokens.append(found.tokens)
+            return found
+
+        trainer._count = counted  # type: ignore[method-assign]
+        trainer.train()
+        return tokens
+
+    return train
+
+
+def plain(prepared: Prepared, task: str, options: argparse.Namespace) -> Callable[[Clock], list[int]]:
+    """A plain Trainer on the corpus of one task, rows in its own random order."""
+    definition = next(t for t in prepared.tasks if t.name == task)
+    rows = next(iter(prepared.encoded["train"].values())).rows
+    kind = build_trainer(prepared).multi.kinds[task]
+    config = kind.config(prepared.encoder_config)
+    tagging = definition.kind.annotation == "tags"
+    auto = transformers.AutoModelForTokenClassification if tagging else transformers.AutoModelForSequenceClassification
+    from mtl_nlp.model.encoder import locate
+
+    collate = (
+        transformers.DataCollatorForTokenClassification(prepared.tokenizer)
+        if tagging
+        else transformers.DataCollatorWithPadding(prepared.tokenizer)
+    )
+    labelled = rows.rename_column(f"@{task}", "labels" if tagging else "label")
+    data = labelled.select_columns(["input_ids", "token_type_ids", "labels" if tagging else "label"])
+
+    def train(clock: Clock) -> list[int]:
+        tokens: list[int] = []
+
+        def collated(features: Any) -> Any:
+            tokens.append(sum(len(feature["input_ids"]) for feature in features))
+            return collate(features)
+
+        arguments = transformers.TrainingArguments(
+            output_dir=tempfile.mkdtemp(),
+            max_steps=options.steps + WARM,
+            per_device_train_batch_size=32,
+            bf16=options.bf16,
+            use_cpu=not torch.cuda.is_available(),
+            learning_rate=1e-4,
+            disable_tqdm=True,
+            save_strategy="no",
+            logging_strategy="no",
+        )
+        model = auto.from_pretrained(locate(prepared.recipe.encoder_spec.name), config=config, dtype=torch.float32)
+        trainer = transformers.Trainer(model, arguments, train_dataset=data, data_collator=collated, callbacks=[clock])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return tokens[: options.steps + WARM]  # the loader reads ahead
+
+    return train
+
+
+def peak(bf16: bool) -> float:
+    """FLOP/s of a large square matrix product."""
+    a, b = (torch.randn(2048, 2048, dtype=torch.bfloat16 if bf16 else torch.float32) for _ in range(2))
+    times = []
+    for _ in range(12):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * 2048**3 / statistics.median(times)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_root", type=Path)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    transformers.utils.logging.set_verbosity_error()
+    joint = prepared_for(options.data_root, None, options, "auto")
+    sides = {"ours": ours(joint), "ours, plain": ours(prepared_for(options.data_root, None, options, "plain"))}
+    singles = {task: prepared_for(options.data_root, [task], options, "plain") for task in CORPORA}
+    sizes = {task: len(next(iter(part.encoded["train"].values()))) for task, part in singles.items()}
+    plains = {task: plain(part, task, options) for task, part in singles.items()}
+    rates: dict[str, list[float]] = {name: [] for name in (*sides, "Trainer")}
+    for _ in range(options.rounds):
+        for name, side in sides.items():
+            tokens, seconds = rate(side)
+            rates[name].append(tokens / seconds)
+        found = {task: rate(train) for task, train in plains.items()}
+        # Every corpus is gone through as often: its steps count by its size.
+        tokens = sum(sizes[task] * count for task, (count, _) in found.items())
+        rates["Trainer"].append(tokens / sum(sizes[task] * seconds for task, (_, seconds) in found.items()))
+    base = statistics.median(rates["Trainer"])
+    kind = "bf16" if options.bf16 else "fp32"
+    print(
+        f"{kind}, {options.threads} threads, {options.rounds} rounds of {options.steps} steps; torch {torch.__version__}"
+    )
+    print("| side | real tokens/s (median; lowest, highest) | × Trainer |\n|---|---|---|")
+    for name, values in rates.items():
+        spread = f"{statistics.median(values):.0f}; {min(values):.0f}, {max(values):.0f}"
+        print(f"| {name} | {spread} | {statistics.median(values) / base:.2f} |")
+    model = build_trainer(joint).multi
+    weights = sum(p.numel() for name, p in model.encoder.named_parameters() if p.dim() == 2 and "embedding" not in name)
+    most = peak(options.bf16)
+    used = 6 * weights * statistics.median(rates["ours"]) / most
+    print(f"matrix product: {most / 1e9:.0f} GFLOP/s; ours uses {used:.0%} of it on real tokens")
+
+
+if __name__ == "__main__":
+    main()
