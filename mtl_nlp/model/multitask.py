@@ -149,13 +149,14 @@ class MultiTaskModel(PreTrainedModel):
             if isinstance(base, PassThroughBase) and hasattr(base, "pooler"):
                 base.pooler.load_state_dict(pooler.state_dict())
 
-    def use_fast_paths(self, dropout: MaskSource | None = None) -> None:
+    def use_fast_paths(self, dropout: MaskSource | None = None, *, padding_free: bool = True) -> None:
         """Encode without padding where this encoder's outputs stay the same (compared here), and draw dropout masks from `dropout`.
 
         Args:
             dropout: replaces torch's generator in every plain dropout layer and in attention; None leaves them alone.
+            padding_free: False where the encoder has to attend by a function of the user's choice.
         """
-        self.padding_free = padding_free_path(self.encoder, dropout)
+        self.padding_free = padding_free_path(self.encoder, dropout) if padding_free else None
         if dropout is not None:
             install_fast_dropout(self, dropout)
 

@@ -227,7 +227,7 @@ def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSou
     again = arguments.gradient_checkpointing or arguments.torch_compile or arguments.fsdp
     dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
     if not again:
-        model.use_fast_paths(dropout)
+        model.use_fast_paths(dropout, padding_free=recipe.encoder_spec.attention == "auto")
     if arguments.device.type == "cpu" and arguments.world_size == 1:
         give_sparse_gradient(model) if takes_task_gradients(recipe) else keep_row_gradient(model)
     return dropout
