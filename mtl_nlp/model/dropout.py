@@ -1,7 +1,7 @@
 """Dropout that does not wait for torch's serial generator.
 
-On a CPU torch draws dropout masks one Bernoulli number at a time: 7 % of a bf16 step of MiniLM on texts of similar length. Here
-the bits come from a fast generator of NumPy (SFC64), sixteen to an element, compared in one vectorised pass: the same distribution (the
+On a CPU torch draws dropout masks one number at a time: 7 % of a bf16 step of MiniLM on texts of similar length. Here the bits
+come from a fast generator of NumPy (SFC64), sixteen to an element, compared in one vectorised pass: the same distribution (the
 probability is rounded to a multiple of 2⁻¹⁶), other numbers. The stream is keyed by (seed, step, micro-batch, process), so that a
 resumed run draws what an uninterrupted one would have drawn, and nothing has to be saved.
 """
