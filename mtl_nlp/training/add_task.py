@@ -29,7 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "frozen": {
         "encoder": {"freeze": "all"},
         "retain": {"method": "keep"},
-        "training": {"learning_rate": 1e-3, "head_learning_rate": 1e-3},
+        "training": {"learning_rate": 1e-2, "head_learning_rate": 1e-2},
     },
     "lora": {"lora": {}, "retain": REHEARSAL, "training": {"learning_rate": 1e-3}},
     "rehearsal": {"retain": REHEARSAL},

@@ -220,3 +220,25 @@ def test_two_processes_resume_bit_equal(longer: dict[str, Any], data: Path) -> N
     told = drive(recipes, data, seed=5, processes="2 2 2")
     assert_bit_equal(told)
     assert any(regime["retired"] for one in told for regime in one["run"]["regimes"])
+
+
+WEIGHTINGS = ["chance", "random", "uncertainty", "gradnorm", "dwa", "famo"]
+
+
+def weighted(longer: dict[str, Any], names: list[str], **changes: Any) -> dict[str, dict[str, Any]]:
+    mixture = {"batch": 8, "strategy": "adaptive_loss"}
+    return {name: {**longer, "mixture": mixture, "balancing": {"weighting": name}, **changes} for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freed", ["save", "redistribute"])
+def test_every_weighting_resumes_bit_equal_where_tasks_retire(longer: dict[str, Any], data: Path, freed: str) -> None:
+    names = WEIGHTINGS if freed == "save" else ["gradnorm", "famo"]
+    told = drive(weighted(longer, names, stopping={**PER_TASK, "freed": freed}), data, seed=7)
+    assert_bit_equal(told)
+    assert all(any(regime["retired"] for regime in one["run"]["regimes"]) for one in told), "somebody retired"
+
+
+@pytest.mark.slow
+def test_weightings_resume_bit_equal_on_two_processes(longer: dict[str, Any], data: Path) -> None:
+    assert_bit_equal(drive(weighted(longer, ["uncertainty", "gradnorm", "famo"]), data, seed=8, processes="2 2 2"))
