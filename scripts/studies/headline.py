@@ -45,11 +45,29 @@ def records(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def entries(side: str) -> list[Any]:
+    """The tasks of a side as the recipe has them; weights among each other are nothing to a single one."""
+    found = []
+    for entry in read_yaml(RECIPE, "recipe")[0]["tasks"]:
+        name = entry["use"] if isinstance(entry, dict) else entry
+        if name not in SIDES[side]:
+            continue
+        if side != "joint" and isinstance(entry, dict):
+            loss = {key: value for key, value in entry.get("loss", {}).items() if key != "weight"}
+            rest = {key: value for key, value in entry.items() if key not in ("use", "loss")}
+            entry = {"use": name, **rest, **({"loss": loss} if loss else {})} if rest or loss else name
+        found.append(entry)
+    return found
+
+
 def recipe_hash(side: str) -> str:
-    """Which recipe the runs are of; the weights of the tasks among each other are nothing to a single one."""
+    """Which recipe the runs are of; the learning rate stands beside it."""
     data = dict(read_yaml(RECIPE, "recipe")[0])
+    data["training"] = {key: value for key, value in data["training"].items() if key != "learning_rate"}
     if side != "joint":
         del data["tasks"]
+        if entries(side) != [side]:
+            data["tasks"] = entries(side)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -61,10 +79,9 @@ def run(file: Path, side: str, rate: float, seed: int, data_root: Path, *sets: s
     from mtl_nlp import finetune, load_recipe, score_checkpoint
 
     folder = Path(tempfile.mkdtemp(prefix="headline-"))
-    names = ", ".join(SIDES[side])
     assignments = [f"training.learning_rate={rate}", f"seed={seed}", *sets]
     if side != "joint":
-        assignments.append(f"tasks=[{names}]")
+        assignments.append(f"tasks={json.dumps(entries(side))}")
     recipe = load_recipe(RECIPE, assignments, output=str(folder / "run"))
     start = time.time()
     result = finetune(recipe, data_root=data_root)
