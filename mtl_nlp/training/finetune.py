@@ -34,6 +34,7 @@ from .evaluation import Scorer
 from .forgetting import forgetting, old_scores
 from .memory import keep_freed_memory
 from .mixing import plan_lines
+from .precision import keep_precision
 from .prepare import Prepared, check_recipe, prepare
 from .resume import check_same_run, find_checkpoint, output_folder
 from .sharding import check_processes, shard_layers, whole_state
@@ -107,12 +108,14 @@ def finetune(
     prepared = prepare(made, data_root=root, memory=datasets)
     checkpoint = find_checkpoint(folder, resume)
     if checkpoint is not None:
+        if prepared.precision is not None:
+            prepared.precision = keep_precision(made, prepared.precision, checkpoint)
         check_same_run(checkpoint, prepared)
     trainer = build_trainer(prepared, callbacks=callbacks, push=push, private=private)
     before = old_scores(prepared, scoring(trainer))
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_world_process_zero():
-        for line in plan_lines(made, trainer.mixture):
+        for line in (*plan_lines(made, trainer.mixture), str(prepared.precision)):
             logger.info("%s", line)
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -262,6 +265,14 @@ def scoring(trainer: MultiTaskTrainer) -> dict[str, Any]:
     }
 
 
+def scores_of_final(trainer: MultiTaskTrainer) -> dict[str, float]:
+    """The validation scores of the weights that the run ended with, where they were taken on the way; empty if not."""
+    state = trainer.state
+    best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
+    step = state.best_global_step if best else state.global_step
+    return dict(trainer.scores.get(step or 0, {}))
+
+
 def save_result(
     trainer: MultiTaskTrainer,
     prepared: Prepared,
@@ -274,11 +285,12 @@ def save_result(
     Args:
         before: the scores of the checkpoint that the run began at.
     """
+    metrics = {} if lora.is_adapted(trainer.multi) else scores_of_final(trainer)
     lora.merge(trainer.multi)
-    metrics: dict[str, float] = {}
-    if prepared.encoded["validation"]:
+    if prepared.encoded["validation"] and not metrics:
         scorer = trainer.scorer or make_scorer(prepared, "validation")
         metrics = scorer.score(trainer.multi, **scoring(trainer))
+    if metrics:
         logger.info("validation: %s", summary(metrics, [task.name for task in prepared.tasks]))
     names = [task.name for task in prepared.tasks]
     scores = by_task(metrics, names)

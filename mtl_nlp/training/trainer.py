@@ -123,6 +123,7 @@ class MultiTaskTrainer(SavingTrainer):
         self._dropout, self._micro_batch = dropout, (-1, 0)
         self._task_log = TaskLog()
         self._step_losses: dict[str, Tensor] = {}
+        self.scores: dict[int, dict[str, float]] = {}  # by step
         self.publisher: Publisher | None = None  # set by `init_hf_repo`
         rows = MixtureDataset(train)
         # The Trainer asks for an evaluation set although it is the scorer that evaluates.
@@ -361,6 +362,7 @@ class MultiTaskTrainer(SavingTrainer):
             context=context,
             on_batch=lambda: self.callback_handler.on_prediction_step(self.args, self.state, self.control),
         )
+        self.scores[self.state.global_step] = metrics
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
