@@ -36,6 +36,7 @@ from .memory import keep_freed_memory
 from .mixing import plan_lines
 from .precision import keep_precision
 from .prepare import Prepared, check_recipe, prepare
+from .profiling import Profile, ProfileCallback
 from .resume import check_same_run, find_checkpoint, output_folder
 from .sharding import check_processes, shard_layers, whole_state
 from .trainer import MultiTaskTrainer
@@ -84,6 +85,7 @@ def finetune(
     push: str | None = None,
     private: bool = False,
     callbacks: Any = (),
+    profile: Profile | None = None,
 ) -> Result:
     """Train one shared encoder on all tasks of a recipe and save the checkpoint to its `output_dir`.
 
@@ -96,6 +98,7 @@ def finetune(
         push: publish the finished model as `OWNER/NAME`; and while training, as `training.hub_strategy` says.
         private: whether a repository that this makes is private.
         callbacks: further `transformers.TrainerCallback`s.
+        profile: write where the time of a step goes to the run's folder.
 
     Raises:
         UserError: anything at fault in recipe, data or output folder, before the first step.
@@ -117,6 +120,8 @@ def finetune(
     if trainer.is_world_process_zero():
         for line in (*plan_lines(made, trainer.mixture), str(prepared.precision)):
             logger.info("%s", line)
+    if profile is not None and trainer.is_world_process_zero():
+        trainer.add_callback(ProfileCallback(trainer, profile, folder))
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
