@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +14,19 @@ if TYPE_CHECKING:
     from .trainer import MultiTaskTrainer
 
 OTHER = "other"
-DATA, COUNTING, ENCODER, LOSSES, BACKWARD = "data", "counting", "forward: encoder", "losses and weights", "backward"
+DATA, COUNTING, WEIGHTS, ENCODER, ROWS = (
+    "data",
+    "counting",
+    "weights and shares",
+    "forward: encoder",
+    "forward: rows of heads",
+)
+LOSSES, BACKWARD = "losses", "backward"
 CLIPPING, OPTIMIZER, BALANCING = "gradient norm", "optimizer", "balancing"
 CALLBACKS, LOGGING = "callbacks", "logging"
 APART = ("evaluation", "saving")  # between steps, no part of one
 HEAD = "forward: head "
-MODEL = (ENCODER, LOSSES, BACKWARD, CLIPPING, OPTIMIZER, BALANCING)
+MODEL = (ENCODER, ROWS, LOSSES, BACKWARD, CLIPPING, OPTIMIZER, BALANCING)
 """What a bare loop around the same model does too; heads' forward passes as well."""
 
 
@@ -80,6 +88,7 @@ class Stopwatch:
         original = getattr(owner, method)
         self._undo.append((owner, method, vars(owner).get(method)))
 
+        @wraps(original)  # with its attributes: torch marks an optimizer's step
         def timed(*args: Any, **kwargs: Any) -> Any:
             if not self.running:
                 return original(*args, **kwargs)
@@ -107,7 +116,9 @@ def stopwatch_on(trainer: MultiTaskTrainer) -> Stopwatch:
     watch.around(trainer, "_count", COUNTING)
     watch.around(model, "_encode", ENCODER)
     watch.around(model, "_head_logits", lambda name, *args, **kwargs: HEAD + name)
-    watch.around(trainer, "compute_loss", LOSSES)
+    watch.around(model, "_states", ROWS)
+    watch.around(model, "task_losses", LOSSES)
+    watch.around(trainer, "compute_loss", WEIGHTS)
     watch.around(trainer.accelerator, "backward", BACKWARD)
     watch.around(trainer.balancer, "training_step", OTHER if trainer.balancer.plain else BALANCING)
     watch.around(trainer.balancer, "after_update", BALANCING)
