@@ -29,12 +29,12 @@ from typing import Any
 
 import torch
 import transformers
+from step_benchmarks import SCALES, print_heads, print_overhead, print_scaling
 from transformers.trainer_callback import PrinterCallback
 
 from mtl_nlp import load_recipe
 from mtl_nlp.training.finetune import build_trainer
 from mtl_nlp.training.prepare import Prepared, prepare
-from step_benchmarks import SCALES, print_heads, print_overhead, print_scaling
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "scripts" / "recipes" / "headline.yaml"

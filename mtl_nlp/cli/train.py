@@ -59,7 +59,6 @@ def train(
 
     loaded = load_recipe(recipe, sets or (), output=output)
     from ..training.finetune import finetune
-
     from ..training.profiling import Profile
 
     quieten_loading()

@@ -1,8 +1,8 @@
 """Rows of several corpora → one padded batch.
 
 `MixtureDataset` fetches the rows of drawn texts, `Collator` pads them together: `input_ids` [B, T], `attention_mask` [B, T], and
-`tasks`: name → `rows` [b] (row numbers), `width` (the longest of them, a number) and `labels`. `MicroBatches` cuts the mixture's stream into
-the micro-batches of one process; the loader is not sharded a second time.
+`tasks`: name → `rows` [b] (row numbers), `width` (the longest of them, a number) and `labels`. `MicroBatches` cuts the mixture's
+stream into the micro-batches of one process; the loader is not sharded a second time.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def settle_precision(recipe: Recipe, encoder_config: Any) -> Precision:
 
 
 def keep_precision(recipe: Recipe, precision: Precision, checkpoint: Path) -> Precision:
-    """A run that is resumed goes on in the precision that it was started with, wherever that was, unless its recipe says otherwise."""
+    """A resumed run goes on in the precision that it was started with, wherever that was, unless its recipe says otherwise."""
     before = (read_yaml(checkpoint / RESOLVED, "resolved recipe")[0].get("training") or {}).get("bf16")
     if not precision.chosen or before in (None, "auto", precision.bf16):
         return precision
