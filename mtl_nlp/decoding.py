@@ -304,7 +304,7 @@ def to_device(value: Any, device: torch.device) -> Any:
     """Tensors in (nested) mappings, moved."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
-    return {name: to_device(inner, device) for name, inner in value.items()}
+    return {name: to_device(inner, device) for name, inner in value.items()} if isinstance(value, Mapping) else value
 
 
 def by_length(lengths: NDArray[np.int64], size: int) -> Iterator[list[int]]:

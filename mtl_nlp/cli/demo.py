@@ -24,7 +24,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier demo there first.")] = False,
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, any key of the recipe.")] = None,
 ) -> None:
-    """Train, score and use three tasks on the corpus that ships (a few minutes on two cores)."""
+    """Train, score and use three tasks on the corpus that ships (about two minutes on two cores)."""
     from ..recipe import load_recipe, shipped_recipe
 
     recipe = load_recipe(shipped_recipe("demo"), sets or (), output=str(output))

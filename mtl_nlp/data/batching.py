@@ -1,8 +1,8 @@
 """Rows of several corpora → one padded batch.
 
 `MixtureDataset` fetches the rows of drawn texts, `Collator` pads them together: `input_ids` [B, T], `attention_mask` [B, T], and
-`tasks`: name → `rows` [b] (row numbers), `width` (the longest of them) and `labels`. `MicroBatches` cuts the mixture's stream into
-the micro-batches of one process; the loader is not sharded a second time.
+`tasks`: name → `rows` [b] (row numbers), `width` (the longest of them, a number) and `labels`. `MicroBatches` cuts the mixture's
+stream into the micro-batches of one process; the loader is not sharded a second time.
 """
 
 from __future__ import annotations
@@ -149,25 +149,29 @@ class Collator:
         padded = self.tokenizer.pad([{name: r[name] for name in columns} for r in records], return_tensors="pt")
         batch: dict[str, Any] = {name: padded[name] for name in (*columns, "attention_mask")}
         batch["tasks"] = {}
+        rows = self._rows_of(records)
         for name in self.tasks:
-            rows = [i for i, record in enumerate(records) if self._belongs(record, name)]
-            if rows:
-                batch["tasks"][name] = self._task_rows(self.tasks[name], rows, records, batch["input_ids"].shape[1])
+            if name in rows:
+                task = self.tasks[name]
+                batch["tasks"][name] = self._task_rows(task, rows[name], records, batch["input_ids"].shape[1])
         return batch
 
-    def _belongs(self, record: Record, task: str) -> bool:
-        if task not in self.owners[record["draw"].corpus]:
-            return False
-        if not self.labelled:
-            return True
-        return record.get(f"@{task}") is not None
+    def _rows_of(self, records: Sequence[Record]) -> dict[str, list[int]]:
+        """Task → its rows, for the tasks that have any: asked by row, because there may be hundreds of tasks."""
+        found: dict[str, list[int]] = {}
+        for i, record in enumerate(records):
+            for name in self.owners[record["draw"].corpus]:
+                if not self.labelled or record.get(f"@{name}") is not None:
+                    found.setdefault(name, []).append(i)
+        return found
 
-    def _task_rows(self, task: Task, rows: list[int], records: Sequence[Record], width: int) -> dict[str, Tensor]:
+    def _task_rows(self, task: Task, rows: list[int], records: Sequence[Record], width: int) -> dict[str, Any]:
         longest = max(len(records[i]["input_ids"]) for i in rows)
         # Left-padded rows end at the right edge, so only right-padded ones can be cut.
         right = self.tokenizer.padding_side == "right"
         cut = longest if right else width
-        found = {"rows": torch.tensor(rows), "width": torch.tensor(cut)}
+        # The width stays a number: as a tensor on a GPU it would have to be waited for, task by task.
+        found: dict[str, Any] = {"rows": torch.tensor(rows), "width": cut}
         kind = task.kind.annotation
         if kind in ("choice", "relevance") or (task.kind.chain and self.labelled):
             starts = [i for i, row in enumerate(rows) if records[row]["first"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class MultiTaskModel(PreTrainedModel):
     accepts_loss_kwargs = False
     # Called with a task's name and its part of the shared representation, [b, T_t, H], before its head runs.
     watch: Callable[[str, Tensor], None] | None = None
+    _fixed: tuple[list[nn.Module], list[nn.Parameter]] | None = None
 
     def __init__(self, config: MultiTaskConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
@@ -148,6 +149,29 @@ class MultiTaskModel(PreTrainedModel):
             base = getattr(head, getattr(head, "base_model_prefix", ""), None)
             if isinstance(base, PassThroughBase) and hasattr(base, "pooler"):
                 base.pooler.load_state_dict(pooler.state_dict())
+
+    def fix_structure(self) -> None:
+        """No module or parameter comes or goes until `free_structure`: a step asks for them several times, and with hundreds of
+        heads finding them takes a tenth of it."""
+        self.free_structure()
+        self._fixed = list(self.modules()), list(self.parameters())
+
+    def free_structure(self) -> None:
+        """Modules and parameters may change again."""
+        self._fixed = None
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """As ever."""
+        return super().parameters(recurse) if self._fixed is None or not recurse else iter(self._fixed[1])
+
+    def train(self, mode: bool = True) -> MultiTaskModel:
+        """As ever."""
+        if self._fixed is None:
+            return super().train(mode)
+        for module in self._fixed[0]:
+            if module.training is not mode:
+                module.training = mode
+        return self
 
     def use_fast_paths(self, dropout: MaskSource | None = None, *, padding_free: bool = True) -> None:
         """Encode without padding where this encoder's outputs stay the same (compared here), and draw dropout masks from `dropout`.
@@ -228,7 +252,8 @@ class MultiTaskModel(PreTrainedModel):
             tasks = {
                 name: {"rows": every, "sizes": whole} if name in listing else {"rows": every} for name in self.kinds
             }
-        logits = {name: self._head_logits(name, hidden, mask, input_ids, rows) for name, rows in tasks.items()}
+        parts = self._states(hidden, tasks)
+        logits = {name: self._head_logits(name, parts[name], mask, input_ids, rows) for name, rows in tasks.items()}
         return MultiTaskOutput(hidden=hidden, logits=logits, idle=self._nothing(idle) if idle else None)
 
     def _nothing(self, idle: Sequence[str]) -> Tensor:
@@ -243,10 +268,19 @@ class MultiTaskModel(PreTrainedModel):
         kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         return self.encoder(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state
 
-    def _head_logits(self, name: str, hidden: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
-        chosen = rows["rows"]
-        width = int(rows["width"]) if "width" in rows else hidden.shape[1]
-        states = hidden[chosen, :width]
+    def _states(self, hidden: Tensor, tasks: Mapping[str, TaskRows]) -> dict[str, Tensor]:
+        """Each task's part of the encoder's output, [b, T_t, H]: gathered at once, because what is gathered for a head alone is
+        given back, in the backward pass, in a gradient of the whole batch."""
+        chosen = [rows["rows"] for rows in tasks.values()]
+        if len(chosen) > 1 and torch.is_grad_enabled():
+            parts = hidden.index_select(0, torch.cat(chosen)).split([len(rows) for rows in chosen])
+        else:
+            parts = tuple(hidden[rows] for rows in chosen)
+        widths = [int(rows["width"]) if "width" in rows else hidden.shape[1] for rows in tasks.values()]
+        return {name: part[:, :width] for name, part, width in zip(tasks, parts, widths, strict=True)}
+
+    def _head_logits(self, name: str, states: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
+        chosen, width = rows["rows"], states.shape[1]
         if self.watch is not None:
             self.watch(name, states)
         return self.kinds[name].logits(self.heads[name], states, mask[chosen, :width], ids[chosen, :width], rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -30,6 +30,8 @@ DEFAULTS: dict[str, Any] = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "eval_mean",
     "logging_steps": 50,
+    # Settled by `precision` when data is prepared, and written out in the resolved recipe.
+    "bf16": "auto",
     # Else transformers hides bars whenever its own verbosity is low.
     "disable_tqdm": False,
     "per_device_eval_batch_size": 64,
@@ -115,8 +117,8 @@ def check_training(recipe: Recipe) -> None:
                 cure=guess,
             )
         else:
-            # transformers takes true here, though its hint says otherwise.
-            hint = bool | str | None if name == "fsdp" else known[name].type
+            # transformers takes true for fsdp, though its hint says otherwise; auto is ours.
+            hint = {"fsdp": bool | str | None, "bf16": bool | Literal["auto"]}.get(name, known[name].type)
             _check_type(hint, value, where, key, faults)
     check_fsdp(recipe, faults)
     faults.check()
@@ -175,6 +177,7 @@ def training_arguments(
     # Without an accelerator transformers allows bf16 only when it is told so.
     settings.setdefault("use_cpu", not (torch.cuda.is_available() or torch.backends.mps.is_available()))
     settings["max_steps"] = max_steps
+    settings["bf16"] = settings["bf16"] is True
     try:
         arguments = TrainingArguments(
             output_dir=str(recipe.output_dir),

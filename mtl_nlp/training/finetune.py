@@ -34,7 +34,9 @@ from .evaluation import Scorer
 from .forgetting import forgetting, old_scores
 from .memory import keep_freed_memory
 from .mixing import plan_lines
+from .precision import keep_precision
 from .prepare import Prepared, check_recipe, prepare
+from .profiling import Profile, ProfileCallback
 from .resume import check_same_run, find_checkpoint, output_folder
 from .sharding import check_processes, shard_layers, whole_state
 from .trainer import MultiTaskTrainer
@@ -83,6 +85,7 @@ def finetune(
     push: str | None = None,
     private: bool = False,
     callbacks: Any = (),
+    profile: Profile | None = None,
 ) -> Result:
     """Train one shared encoder on all tasks of a recipe and save the checkpoint to its `output_dir`.
 
@@ -95,6 +98,7 @@ def finetune(
         push: publish the finished model as `OWNER/NAME`; and while training, as `training.hub_strategy` says.
         private: whether a repository that this makes is private.
         callbacks: further `transformers.TrainerCallback`s.
+        profile: write where the time of a step goes to the run's folder.
 
     Raises:
         UserError: anything at fault in recipe, data or output folder, before the first step.
@@ -107,13 +111,17 @@ def finetune(
     prepared = prepare(made, data_root=root, memory=datasets)
     checkpoint = find_checkpoint(folder, resume)
     if checkpoint is not None:
+        if prepared.precision is not None:
+            prepared.precision = keep_precision(made, prepared.precision, checkpoint)
         check_same_run(checkpoint, prepared)
     trainer = build_trainer(prepared, callbacks=callbacks, push=push, private=private)
     before = old_scores(prepared, scoring(trainer))
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_world_process_zero():
-        for line in plan_lines(made, trainer.mixture):
+        for line in (*plan_lines(made, trainer.mixture), str(prepared.precision)):
             logger.info("%s", line)
+    if profile is not None and trainer.is_world_process_zero():
+        trainer.add_callback(ProfileCallback(trainer, profile, folder))
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
@@ -262,6 +270,14 @@ def scoring(trainer: MultiTaskTrainer) -> dict[str, Any]:
     }
 
 
+def scores_of_final(trainer: MultiTaskTrainer) -> dict[str, float]:
+    """The validation scores of the weights that the run ended with, where they were taken on the way; empty if not."""
+    state = trainer.state
+    best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
+    step = state.best_global_step if best else state.global_step
+    return dict(trainer.scores.get(step or 0, {}))
+
+
 def save_result(
     trainer: MultiTaskTrainer,
     prepared: Prepared,
@@ -274,11 +290,12 @@ def save_result(
     Args:
         before: the scores of the checkpoint that the run began at.
     """
+    metrics = {} if lora.is_adapted(trainer.multi) else scores_of_final(trainer)
     lora.merge(trainer.multi)
-    metrics: dict[str, float] = {}
-    if prepared.encoded["validation"]:
+    if prepared.encoded["validation"] and not metrics:
         scorer = trainer.scorer or make_scorer(prepared, "validation")
         metrics = scorer.score(trainer.multi, **scoring(trainer))
+    if metrics:
         logger.info("validation: %s", summary(metrics, [task.name for task in prepared.tasks]))
     names = [task.name for task in prepared.tasks]
     scores = by_task(metrics, names)

@@ -25,6 +25,7 @@ from ..task import SPLITS, Task
 from .arguments import check_best_metric, check_training
 from .check_balancing import check_balancing
 from .mixing import build_mixture, check_mixture, check_stopping
+from .precision import Precision, settle_precision
 from .transfer import adopt_labels
 from .warm_start import Start, inherit, starting_point
 
@@ -49,6 +50,7 @@ class Prepared:
         owners: corpus → names of its tasks.
         max_length: most tokens a row.
         start: the checkpoint that the run begins at.
+        precision: what a run computes in; None where a checkpoint is scored.
     """
 
     recipe: Recipe
@@ -59,6 +61,7 @@ class Prepared:
     encoded: dict[str, dict[str, EncodedSplit]]
     max_length: int
     start: Start | None = None
+    precision: Precision | None = None
 
     @property
     def owners(self) -> dict[str, list[str]]:
@@ -175,7 +178,8 @@ def prepare(
             encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
     tasks = settle_losses(tasks, {corpus.name: corpus.task_names for corpus in corpora}, encoded["train"])
     recipe._tasks = tasks
-    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length, start)
+    precision = None if scoring else settle_precision(recipe, config)
+    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length, start, precision)
 
 
 def _read(
