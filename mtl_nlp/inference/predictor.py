@@ -104,7 +104,7 @@ class Predictor:
         if performance == "auto":
             self.model.use_fast_paths()
         # Truncation is state of a fast tokenizer, so two threads must not encode at once.
-        self._encoding = threading.Lock()
+        self.encoding = threading.Lock()
 
     @classmethod
     def from_pretrained(
@@ -303,7 +303,7 @@ class Predictor:
 
     def _encode(self, group: Sequence[Piece], tasks: Sequence[Task], splitters: Sequence[str]) -> list[EncodedPiece]:
         row_tasks = any(task.kind.annotation != "tags" for task in tasks)
-        with self._encoding:
+        with self.encoding:
             return encode_pieces(
                 group,
                 self.tokenizer,
