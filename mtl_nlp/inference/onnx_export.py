@@ -142,7 +142,11 @@ def need_packages() -> None:
 
 
 def _chosen(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
-    known = [task.name for task in model.tasks if task.kind.annotation != "none"]
+    known = [task.name for task in model.tasks if task.kind.annotation not in ("none", "match")]
+    for task in model.tasks:
+        if task.kind.annotation == "match" and task.name in (tasks or ()):
+            found = "a retrieval is answered from a knowledge base, which a graph does not hold"
+            raise fault(found, key=task.name, cure="run the checkpoint with `predict --knowledge`")
     if tasks is None or list(tasks) == ["all"]:
         if not known:
             raise UserError("the checkpoint has no task that can be answered; there is nothing to export")

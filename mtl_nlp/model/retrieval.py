@@ -80,7 +80,9 @@ class Retrieval(Head):
         if not self.task.loss.symmetric:
             return forward, units
         known = labels >= 0
-        backward, _ = cross_entropy(logits[known][:, labels[known]].T, torch.arange(int(known.sum()), device=labels.device))
+        backward, _ = cross_entropy(
+            logits[known][:, labels[known]].T, torch.arange(int(known.sum()), device=labels.device)
+        )
         return (forward + backward) / 2, units
 
     def scores(self, logits: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ METRIC_KINDS = {
     "answer": "answer",
     "choice": "label",
     "relevance": "relevance",
+    "match": "relevance",
 }
 
 

@@ -1,6 +1,6 @@
 """Do the attributions of `mtl-nlp explain` name the words that decide? Deletion and insertion curves against random orders.
 
-    python scripts/studies/faithfulness.py CHECKPOINT DATA_ROOT [--texts 40] [--write]
+    python scripts/studies/faithfulness.py CHECKPOINT [DATA_ROOT] [--texts 40] [--write]
 
 Takes texts of the validation split of every task (a seeded choice), explains the first decisions on each, and compares the areas
 under the curves with those of random orders of the same words. Writes docs/results/faithfulness.json and prints the table;
@@ -33,10 +33,10 @@ PAGE = ROOT / "docs" / "how-to" / "explain-a-decision.md"
 EACH = 2
 
 
-def texts_of(checkpoint: str, data_root: str) -> dict[str, list[dict[str, Any]]]:
+def texts_of(checkpoint: str, data_root: Path | None) -> dict[str, list[dict[str, Any]]]:
     """Task → the annotated inputs of its validation split."""
     recipe = load_recipe(Path(checkpoint) / RESOLVED)
-    corpora = read_corpora(recipe, data_root=Path(data_root), splits=("validation",), need_train=False)
+    corpora = read_corpora(recipe, data_root=data_root, splits=("validation",), need_train=False)
     found: dict[str, list[dict[str, Any]]] = {}
     for corpus in corpora:
         data = corpus.splits["validation"].data
@@ -106,7 +106,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
-    parser.add_argument("data_root")
+    parser.add_argument("data_root", nargs="?", type=Path, help="where the data is, if not as in training")
     parser.add_argument("--texts", type=int, default=40, help="a task")
     parser.add_argument("--tasks", help="names, separated by commas; all if absent")
     parser.add_argument("--seed", type=int, default=13)
