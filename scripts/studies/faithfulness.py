@@ -102,6 +102,15 @@ def summary(found: Measured) -> dict[str, Any]:
     }
 
 
+def saved(report: dict[str, Any]) -> dict[str, Any]:
+    """The tasks of an earlier run with the same settings."""
+    if not RESULTS.is_file():
+        return {}
+    old = json.loads(RESULTS.read_text(encoding="utf-8"))
+    same = all(old.get(key) == report[key] for key in ("texts", "seed", "baseline"))
+    return dict(old["tasks"]) if same else {}
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,13 +125,18 @@ def main() -> None:
     rows = texts_of(options.checkpoint, options.data_root)
     begin = time.monotonic()
     report: dict[str, Any] = {"texts": options.texts, "seed": options.seed, "baseline": explainer.baseline, "tasks": {}}
+    names = [task.name for task in explainer.predictor.tasks]
+    kept = saved(report)
     wanted = options.tasks.split(",") if options.tasks else None
     for task in explainer.predictor.chosen(wanted):
         decisions = decisions_of(explainer, task, rows[task.name], options.texts, options.seed)
         measured = measure(explainer, decisions, METHODS, seed=options.seed)
         report["tasks"][task.name] = {method: summary(found) for method, found in measured.items()}
         print(f"{task.name}: {len(decisions)} decisions, {time.monotonic() - begin:.0f} s", flush=True)
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        # Task by task, so that an interrupted run leaves what it has, and `--tasks` adds to it.
+        merged = kept | report["tasks"]
+        report["tasks"] = {name: merged[name] for name in names if name in merged}
+        RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(table(report))
     if options.write:
         text = PAGE.read_text(encoding="utf-8")

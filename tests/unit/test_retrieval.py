@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 
 from mtl_nlp.data.batching import Collator
 from mtl_nlp.data.mixture import Draw
+from mtl_nlp.data.sources import read_corpora
 from mtl_nlp.errors import UserError
+from mtl_nlp.hub.single_task import export_task
 from mtl_nlp.inference import Predictor
 from mtl_nlp.inference.knowledge import read_knowledge
 from mtl_nlp.inference.writers import write_csv
@@ -21,7 +24,9 @@ from mtl_nlp.metrics import compute
 from mtl_nlp.metrics.pool import pooled
 from mtl_nlp.model.heads import make_head
 from mtl_nlp.model.retrieval import Pooler, split_rows
+from mtl_nlp.recipe import make_recipe
 from mtl_nlp.task import Task
+from mtl_nlp.training.calibration import calibrate
 from mtl_nlp.training.finetune import finetune
 from mtl_nlp.training.score import score_checkpoint
 from tests.conftest import SENTIMENT, write_jsonl
@@ -283,3 +288,49 @@ def test_csv_has_answer_and_score(predictor: Predictor) -> None:
 def test_task_faults(task: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Task.model_validate({"name": "faq", **task})
+
+
+def test_calibrate_tunes_the_threshold(checkpoint: Path, tmp_path: Path) -> None:
+    """By the scores of right and wrong answers over all passages of the validation split."""
+    folder, data = tmp_path / "run", tmp_path / "faq"
+    shutil.copytree(checkpoint, folder)
+    wrong = [{"query": "a box at the weather", "positive": "never cancel a flight"}]
+    for split, rows in (("train", FAQ), ("validation", [*FAQ, *wrong])):
+        write_jsonl(data / f"{split}.jsonl", [{"query": row["query"], "positive": row["positive"]} for row in rows])
+    task = {"name": "faq", "head": "retrieval", "projection": 16}
+    columns = {"query": "query", "positive": "positive"}
+    recipe = {"tasks": [{**task, "data": {"source": str(data), "columns": columns}}], "output_dir": str(folder)}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    made = Predictor.from_pretrained(folder, "cpu", knowledge=[row["positive"] for row in [*FAQ[:4], FAQ[5], *wrong]])
+    scores = {row["query"]: made(row["query"], "faq")[0]["predictions"]["faq"] for row in [*FAQ, *wrong]}
+    lost = scores[wrong[0]["query"]]
+    with pytest.raises(UserError, match="faq cannot be calibrated"):
+        calibrate(folder, path, tasks=["faq"])
+    report = calibrate(folder, path, accuracy={"faq": 1.0})["faq"]
+    if lost["answer"] == wrong[0]["positive"]:
+        assert report.abstain is None
+        return
+    kept = [score["score"] for score in scores.values() if score["score"] > lost["score"]]
+    assert report.abstain is not None
+    assert report.abstain["threshold"] == pytest.approx((min(kept) + lost["score"]) / 2, abs=1e-4)
+    assert report.answered == pytest.approx(len(kept) / 7)
+    again = Predictor.from_pretrained(folder, "cpu", knowledge=[row["positive"] for row in FAQ])
+    assert again(wrong[0]["query"], "faq")[0]["predictions"]["faq"]["answer"] is None
+
+
+def test_exports_refuse_it_with_the_reason(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="head retrieval has no twin in transformers"):
+        export_task(checkpoint, "faq", tmp_path / "plain")
+
+
+def test_check_says_what_the_negatives_are(tmp_path: Path) -> None:
+    rows = [{"negatives": [], **row} for row in [*FAQ, {"query": "where is my parcel", "positive": "anna and bob"}]]
+    task = {"name": "faq", "head": "retrieval", "data": {"source": str(tmp_path), "columns": {}}}
+    task["data"]["columns"] = {"query": "query", "positive": "positive", "negatives": "negatives"}
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    corpus = read_corpora(make_recipe({"tasks": [task], "output_dir": str(tmp_path / "run")}))[0]
+    assert corpus.notes == [
+        "7 questions, 5 different answers, 1 questions with more than one, 1 hard negatives; the negatives of a question are the "
+        "other answers of its micro-batch"
+    ]
