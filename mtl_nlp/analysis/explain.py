@@ -12,7 +12,7 @@ a time without padding.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..data.windows import TextRows
 from ..errors import UserError, fault, listed
 from ..inference.inputs import Item, Piece, as_item, pieces_of
+from ..inference.knowledge import KnowledgeBase
 from ..inference.onnx import is_onnx
 from ..inference.predictor import Predictor
 from ..task import Task
@@ -88,8 +89,10 @@ class Explainer:
         self._checked: set[str] = set()
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | None = None, **options: Any) -> Explainer:
-        """The explainer of a checkpoint; `options` are those of the class.
+    def from_pretrained(
+        cls, folder: str | Path, device: str | None = None, *, knowledge: KnowledgeBase | None = None, **options: Any
+    ) -> Explainer:
+        """The explainer of a checkpoint; `options` are those of the class, `knowledge` is what retrieval tasks answer from.
 
         Raises:
             UserError: no checkpoint, an ONNX folder, or as the class.
@@ -101,7 +104,7 @@ class Explainer:
                 where=str(folder),
                 cure="give the checkpoint it is from",
             )
-        return cls(Predictor.from_pretrained(folder, device), **options)
+        return cls(Predictor.from_pretrained(folder, device, knowledge=knowledge), **options)
 
     def __call__(
         self, rows: Any, tasks: Sequence[str] | str | None = None, labels: Mapping[str, str] | None = None
@@ -156,6 +159,9 @@ class Explainer:
                 offsets = piece.word_offsets if piece.form == "tokens" else rows.words
                 label = (labels or {}).get(task.name)
                 for target in targets_of(task, answers[task.name], traced, offsets, label):
+                    if task.kind.annotation == "match":
+                        entry = self.predictor.knowledge[task.name].vector(target.name)
+                        target = replace(target, entry=entry)
                     choice = target.row if piece.form == "choices" else 0
                     shown = input_words(piece, rows, choice)
                     row = embedded_row(

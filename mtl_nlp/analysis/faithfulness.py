@@ -21,7 +21,7 @@ Order = NDArray[np.int64]
 Curve = NDArray[np.float64]
 RANDOM = "random"
 # Words are taken out in at most so many parts, so that a long text costs no more than a short one.
-PARTS = 20
+PARTS = 10
 
 
 def area(curve: Curve) -> float:
@@ -92,7 +92,7 @@ class Measured:
 
 
 def measure(
-    explainer: Explainer, decisions: Sequence[Decision], methods: Sequence[str], *, orders: int = 5, seed: int = 13
+    explainer: Explainer, decisions: Sequence[Decision], methods: Sequence[str], *, orders: int = 3, seed: int = 13
 ) -> dict[str, Measured]:
     """Method → its areas on some decisions of one task; a decision on fewer than two words is left out.
 

@@ -8,6 +8,7 @@
 | tags | each predicted entity | mean logit of its words' tags (of a chain: their emissions) |
 | answer | the span | logits of its first and last token, added |
 | choice, relevance | the best choice, candidate | its score |
+| match | the nearest entry of the knowledge base | its cosine |
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import fault, listed
@@ -38,6 +40,7 @@ class Target:
         places: indices into one row's logits; the number is their sum × `scale`.
         probability: `softmax`, `sigmoid`, `span` (softmax over tokens) or `none`: how logits become what the answer's score is.
         told: what else the answer says of it, for the reader.
+        entry: [D], for a retrieval: the number is the inner product with it.
     """
 
     name: str
@@ -46,9 +49,12 @@ class Target:
     scale: float
     probability: str
     told: dict[str, Any]
+    entry: NDArray[np.float32] | None = None
 
     def number(self, logits: Tensor) -> Tensor:
         """[n] of the head's logits over n copies of the row."""
+        if self.entry is not None:
+            return logits.float() @ torch.from_numpy(self.entry).to(logits.device)
         flat = logits.float() if logits.dim() > 1 else logits.float()[:, None]
         return torch.stack([flat[(slice(None), *place)] for place in self.places]).sum(0) * self.scale
 
@@ -90,6 +96,10 @@ def targets_of(
         return _entities(task, answer, rows, offsets, label)
     if kind == "answer":
         return [_span(answer, rows)]
+    if kind == "match":
+        found = answer["matches"][0]
+        told = {"score": found["score"], "answer": found["answer"], "predicted": answer["id"] is not None}
+        return [Target(found["id"], 0, (), 1.0, "none", told)]
     if kind == "choice":
         told = {"score": answer["score"], "choice": answer["choice"]}
         return [Target(answer["label"], int(answer["label"]), ((0,),), 1.0, "none", told)]

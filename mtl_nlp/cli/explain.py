@@ -40,6 +40,7 @@ def explain(
     label: Annotated[
         list[str] | None, typer.Option("--label", help="TASK=LABEL: explain this label, not the predicted one.")
     ] = None,
+    knowledge: Annotated[Path | None, typer.Option(help="What retrieval tasks answer from.")] = None,
     format: Annotated[str | None, typer.Option(help="text, json (a line a text) or html; by OUTPUT's ending.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write here, once everything is done.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Most rows a pass.")] = 32,
@@ -57,7 +58,9 @@ def explain(
         from ..inference.predictor import Tally
 
         quieten_loading()
-        explainer = Explainer.from_pretrained(checkpoint, device, method=method, baseline=baseline, batch_size=batch)
+        explainer = Explainer.from_pretrained(
+            checkpoint, device, knowledge=knowledge, method=method, baseline=baseline, batch_size=batch
+        )
         chosen = None if tasks is None else [one.strip() for one in tasks.split(",") if one.strip()]
         tally, short = Tally(), 0
         about = f"{checkpoint}: {explainer.method}, {explainer.baseline} baseline"

@@ -98,6 +98,10 @@ class Knowledge:
         self.entries = list(entries)
         self.vectors = np.stack(vectors)
 
+    def vector(self, name: str) -> NDArray[np.float32]:
+        """[D], the vector of the entry with this id."""
+        return self.vectors[next(i for i, entry in enumerate(self.entries) if entry.id == name)]
+
     def answer(self, task: Task, query: NDArray[np.float32], top: int | None) -> Mapping[str, Any]:
         """`{"answer", "id", "score"}`: the nearest entry and its cosine; answer and id are None below the task's threshold.
 

@@ -2,7 +2,7 @@
 
     python scripts/studies/faithfulness.py CHECKPOINT [DATA_ROOT] [--texts 40] [--write]
 
-Takes texts of the validation split of every task (a seeded choice), explains the first decisions on each, and compares the areas
+Takes texts of the validation split of every task (a seeded choice), explains the first decision on each, and compares the areas
 under the curves with those of random orders of the same words. Writes docs/results/faithfulness.json and prints the table;
 `--write` puts it into docs/how-to/explain-a-decision.md, between <!-- faithfulness --> and <!-- /faithfulness -->.
 """
@@ -30,7 +30,7 @@ from mtl_nlp.recipe import RESOLVED, load_recipe
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results" / "faithfulness.json"
 PAGE = ROOT / "docs" / "how-to" / "explain-a-decision.md"
-EACH = 2
+EACH = 1
 
 
 def texts_of(checkpoint: str, data_root: Path | None) -> dict[str, list[dict[str, Any]]]:

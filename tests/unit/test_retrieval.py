@@ -319,6 +319,18 @@ def test_calibrate_tunes_the_threshold(checkpoint: Path, tmp_path: Path) -> None
     assert again(wrong[0]["query"], "faq")[0]["predictions"]["faq"]["answer"] is None
 
 
+def test_an_answer_is_explained_by_its_cosine(predictor: Predictor) -> None:
+    pytest.importorskip("captum")
+    from mtl_nlp.analysis.explain import Explainer
+
+    answer = predictor(FAQ[0]["query"], "faq")[0]["predictions"]["faq"]
+    one = Explainer(predictor)(FAQ[0]["query"], "faq")[0]["explanations"]["faq"][0]
+    assert (one["target"], one["answer"]) == (answer["id"], answer["answer"])
+    assert one["logit"] == pytest.approx(answer["score"], abs=1e-5)
+    assert one["complete"]
+    assert [word["word"] for word in one["words"]] == FAQ[0]["query"].split()
+
+
 def test_exports_refuse_it_with_the_reason(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="head retrieval has no twin in transformers"):
         export_task(checkpoint, "faq", tmp_path / "plain")
