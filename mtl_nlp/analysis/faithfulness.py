@@ -83,12 +83,15 @@ class Measured:
     worst: float = 0.0
 
     def gain(self, what: str) -> tuple[float, float]:
-        """(mean, half of its 95 % interval) by which the method is better than random orders, decision by decision."""
+        """(mean, half of its 95 % interval by Student's t) by which the method is better than random, decision by decision."""
+        from scipy.stats import t
+
         own, other = np.asarray(getattr(self, what)), np.asarray(getattr(self, f"random_{what}"))
         better = other - own if what == "deletion" else own - other
         if len(better) < 2:
             return float(better.mean()) if len(better) else math.nan, math.nan
-        return float(better.mean()), float(1.96 * better.std(ddof=1) / math.sqrt(len(better)))
+        half = t.ppf(0.975, len(better) - 1) * better.std(ddof=1) / math.sqrt(len(better))
+        return float(better.mean()), float(half)
 
 
 def measure(
