@@ -150,6 +150,9 @@ def _chosen(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
     if tasks is None or list(tasks) == ["all"]:
         if not known:
             raise UserError("the checkpoint has no task that can be answered; there is nothing to export")
+        left = [task.name for task in model.tasks if task.kind.annotation == "match"]
+        if left:
+            logger.warning("left out: %s; a graph holds no knowledge base to answer from", listed(left))
         return known
     for name in tasks:
         if name not in known:

@@ -19,6 +19,7 @@ from mtl_nlp.errors import UserError
 from mtl_nlp.hub.single_task import export_task
 from mtl_nlp.inference import Predictor
 from mtl_nlp.inference.knowledge import read_knowledge
+from mtl_nlp.inference.onnx_export import export_onnx
 from mtl_nlp.inference.writers import write_csv
 from mtl_nlp.metrics import compute
 from mtl_nlp.metrics.pool import pooled
@@ -334,6 +335,9 @@ def test_an_answer_is_explained_by_its_cosine(predictor: Predictor) -> None:
 def test_exports_refuse_it_with_the_reason(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="head retrieval has no twin in transformers"):
         export_task(checkpoint, "faq", tmp_path / "plain")
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UserError, match="a knowledge base, which a graph does not hold"):
+        export_onnx(checkpoint, tmp_path / "graph", ["faq"])
 
 
 def test_check_says_what_the_negatives_are(tmp_path: Path) -> None:
