@@ -23,6 +23,7 @@ _WHERE = {
     "calibrate": "training.calibration",
     "MultiTaskTrainer": "training.trainer",
     "Predictor": "inference.predictor",
+    "Explainer": "analysis.explain",
     "MultiTaskModel": "model.multitask",
     "MultiTaskConfig": "model.config",
     "Head": "model.heads",
@@ -41,6 +42,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Explainer",
     "Head",
     "HeadKind",
     "Mixture",
@@ -66,6 +68,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .analysis.explain import Explainer
     from .data.mixture import Mixture
     from .data.strategies import SamplingStrategy, register_strategy
     from .errors import UserError

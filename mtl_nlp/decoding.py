@@ -34,8 +34,8 @@ class Decoded:
     """One task's answer for one text.
 
     Attributes:
-        value: label (None: abstained), labels, number, a tag a word, answer text, the choice's number as a string, or a score a
-            candidate.
+        value: label (None: abstained), labels, number, a tag a word, answer text, the choice's number as a string, a score a
+            candidate, or the vectors [rows, D] of a retrieval.
         scores: [K] probabilities (label, labels, choice); [words] probability of each word's tag; [candidates] scores; None for a
             number.
         span: for an answer, its characters in the context.
@@ -122,6 +122,11 @@ class Decoder:
     def _relevance(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         pairs = zip(scores, texts, strict=True)
         return [Decoded(row[: len(text.records)].tolist(), row[: len(text.records)]) for row, text in pairs]
+
+    def _match(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
+        """The vectors of a text's rows: the query's, and in evaluation those of its passages."""
+        ends = np.cumsum([len(text.records) for text in texts])
+        return [Decoded(scores[end - len(text.records) : end]) for end, text in zip(ends, texts, strict=True)]
 
     def _tags(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         lengths = np.asarray([text.words for text in texts])

@@ -47,6 +47,9 @@ def predict(
     words: Annotated[
         str | None, typer.Option(help="Cut raw text: given (as annotators do), whitespace, pretokenizer.")
     ] = None,
+    knowledge: Annotated[
+        Path | None, typer.Option(help="What retrieval tasks answer from: JSONL, CSV or TSV with `answer`, and `id`.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
 ) -> None:
@@ -62,7 +65,12 @@ def predict(
         from ..inference.predictor import LOOKAHEAD, Predictor, Tally
 
         quieten_loading()
-        predictor = Predictor.from_pretrained(checkpoint, device, dtype=dtype, words=words)
+        predictor = Predictor.from_pretrained(checkpoint, device, dtype=dtype, words=words, knowledge=knowledge)
+        if tasks is None and predictor.without_knowledge:
+            told = (
+                f"{listed(predictor.without_knowledge)}: not answered, for want of a knowledge base (--knowledge FILE)"
+            )
+            typer.echo(told, err=True)
         chosen = _chosen(predictor, tasks, conll=kind_out == "conll")
         tally = Tally()
         predictions = predictor.stream(

@@ -177,6 +177,8 @@ class Collator:
             starts = [i for i, row in enumerate(rows) if records[row]["first"]]
             found["sizes"] = torch.tensor([b - a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)])
             rows = rows if task.kind.chain else [rows[i] for i in starts]
+        if kind == "match" and self.labelled:
+            return found | _matching(records, rows)
         if self.labelled:
             values = [records[i][f"@{task.name}"] for i in rows]
             shift = [0 if right else width - len(records[i]["input_ids"]) for i in rows]
@@ -194,6 +196,16 @@ class Collator:
             record["input_ids"], self.tokenizer, task.mask_probability, np.random.default_rng(key)
         )
         return {**record, "input_ids": ids, f"@{task.name}": labels}
+
+
+def _matching(records: Sequence[Record], rows: Sequence[int]) -> dict[str, Tensor]:
+    """For retrieval: `sizes` [b], rows of each text; `labels` [b], the place of its positive among all passages; `same` [r], a
+    number for each row's tokens, by which repeated passages are known."""
+    starts = [i for i, row in enumerate(rows) if records[row]["first"]]
+    sizes = torch.tensor([b - a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)])
+    numbers: dict[tuple[int, ...], int] = {}
+    same = [numbers.setdefault(tuple(records[row]["input_ids"]), len(numbers)) for row in rows]
+    return {"sizes": sizes, "labels": torch.tensor(starts) - torch.arange(len(starts)), "same": torch.tensor(same)}
 
 
 def _labels(kind: str, values: list[Any], width: int, shift: Sequence[int]) -> Tensor:

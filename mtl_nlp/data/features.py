@@ -78,7 +78,14 @@ class _Targets:
         from datasets import List, Value
 
         whole, real = Value("int32"), Value("float32")
-        forms = {"label": whole, "choice": whole, "value": real, "labels": List(real), "relevance": List(real)}
+        forms = {
+            "label": whole,
+            "choice": whole,
+            "value": real,
+            "labels": List(real),
+            "relevance": List(real),
+            "match": whole,
+        }
         return forms.get(self.kind, List(whole))
 
     def reference(self, normal: Any, text: TextRows, raw: Any) -> Any:
@@ -89,6 +96,8 @@ class _Targets:
             return self._word_tags(normal, text, raw)
         if self.kind == "choice":
             return str(normal)
+        if self.kind == "match":
+            return raw
         return normal["text"] if self.kind == "answer" else normal
 
     def _word_tags(self, normal: Any, text: TextRows, raw: Any) -> list[str]:
@@ -117,6 +126,8 @@ class _Targets:
             first = [float(name in normal) for name in self.ids]
         elif self.kind == "choice":
             return [normal] * len(text.rows)
+        elif self.kind == "match":
+            return [0] * len(text.rows)  # of the rows after the query's the first is the right one
         elif self.kind == "relevance":
             return [normal] + [[]] * (len(text.rows) - 1)
         else:
@@ -185,7 +196,9 @@ def _add_rows(
         for name in ("input_ids", "token_type_ids", "words", "starts", "ends"):
             if name in records:
                 records[name].append(getattr(row, name))
-    raw = batch["text"][i] if "text" in batch else None
+    raw: Any = batch["text"][i] if "text" in batch else None
+    if "passages" in batch:
+        raw = {"query": batch["query"][i], "passages": batch["passages"][i]}
     for target in targets:
         name = target.task.name
         normal = batch[f"@{name}"][i]

@@ -18,6 +18,7 @@ from ..sharing import joined_labels
 from ..task import SPLITS, Task, is_readable
 from .annotations import AnnotationCounts, label_order
 from .consistency import settle_types
+from .passages import passage_note
 from .places import Place, located, place_of
 from .readers import Origin
 from .rows import SplitRows, read_rows, with_default_columns
@@ -187,6 +188,8 @@ def _read_group(
     corpus = Corpus("+".join(task.name for task in tasks), final, {}, next(iter(read.values())).reads)
     for split, rows in read.items():
         corpus.splits[split] = _corpus_split(rows, final)
+    if corpus.reads == "passages" and "train" in corpus.splits:
+        corpus.notes.append(passage_note(corpus.splits["train"].data))
     _carve_validation(corpus, read.get("train"), splits, seed)
     for split, part in corpus.splits.items():
         if len(part) == 0:

@@ -142,10 +142,17 @@ def need_packages() -> None:
 
 
 def _chosen(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
-    known = [task.name for task in model.tasks if task.kind.annotation != "none"]
+    known = [task.name for task in model.tasks if task.kind.annotation not in ("none", "match")]
+    for task in model.tasks:
+        if task.kind.annotation == "match" and task.name in (tasks or ()):
+            found = "a retrieval is answered from a knowledge base, which a graph does not hold"
+            raise fault(found, key=task.name, cure="run the checkpoint with `predict --knowledge`")
     if tasks is None or list(tasks) == ["all"]:
         if not known:
             raise UserError("the checkpoint has no task that can be answered; there is nothing to export")
+        left = [task.name for task in model.tasks if task.kind.annotation == "match"]
+        if left:
+            logger.warning("left out: %s; a graph holds no knowledge base to answer from", listed(left))
         return known
     for name in tasks:
         if name not in known:

@@ -9,6 +9,7 @@ Texts are cut into words, tokens and windows exactly as in training (`mtl_nlp.da
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ..decoding import Decoded
 from ..errors import UserError, closest, fault, listed
 from ..hub.checkpoint import check_folder, load_model, load_tokenizer, tokenizer_of
 from ..model.encoder import checked_tokenizer, longest_row
@@ -27,8 +29,11 @@ from ..schema import read_yaml
 from ..task import Task
 from .answers import answer
 from .inputs import PREDICTIONS, Item, Piece, as_item, pieces_of
+from .knowledge import Entry, Knowledge, KnowledgeBase, read_knowledge
 from .onnx import OnnxModel, check_graph, is_onnx
 from .passes import EncodedPiece, Passes, encode_pieces, passes
+
+logger = logging.getLogger("mtl_nlp")
 
 SPLITTERS = ("given", "whitespace", "pretokenizer")
 DTYPES = {
@@ -75,6 +80,8 @@ class Predictor:
         max_length: most tokens a row; what the encoder allows if absent.
         stride: tokens that neighbouring windows of a long text share.
         performance: `auto` encodes without padding where this encoder's outputs stay the same; `plain` pads.
+        knowledge: what retrieval tasks answer from: a JSONL, CSV, TSV or text file, or entries (see `read_knowledge`). Without it
+            they are not among the tasks that can be answered.
 
     Raises:
         UserError: an unknown device, dtype, splitter or performance.
@@ -91,6 +98,7 @@ class Predictor:
         max_length: int | None = None,
         stride: int = 64,
         performance: str = "auto",
+        knowledge: KnowledgeBase | None = None,
     ) -> None:
         self.device = _device(device)
         self.model = model.to(self.device).eval()  # type: ignore[arg-type]
@@ -104,7 +112,28 @@ class Predictor:
         if performance == "auto":
             self.model.use_fast_paths()
         # Truncation is state of a fast tokenizer, so two threads must not encode at once.
-        self._encoding = threading.Lock()
+        self.encoding = threading.Lock()
+        self.knowledge: dict[str, Knowledge] = {}
+        if knowledge is not None:
+            self._learn(read_knowledge(knowledge))
+
+    def _learn(self, entries: Sequence[Entry]) -> None:
+        """Encode the knowledge base, once for each retrieval task."""
+        finding = [task for task in self.model.tasks if task.kind.annotation == "match"]
+        if not finding or not hasattr(self.model, "encoder"):
+            raise fault("no task answers from a knowledge base", key="knowledge", cure="leave it out")
+        tally = Tally()
+        settings = _Settings(tuple(finding), True, 32, None, None, decoded=True)
+        pieces = [
+            Piece(number, "text", {"text": entry.passage}, tuple(task.name for task in finding))
+            for number, entry in enumerate(entries)
+        ]
+        found = self._answer(pieces, settings, tally)
+        if tally.truncated:
+            told = f"longer than {self.max_length} tokens: only their beginning is searched"
+            logger.warning("knowledge: %d of %d passages are %s", tally.truncated, len(entries), told)
+        for task in finding:
+            self.knowledge[task.name] = Knowledge(entries, [found[i, task.name][0] for i in range(len(entries))])
 
     @classmethod
     def from_pretrained(
@@ -115,6 +144,7 @@ class Predictor:
         dtype: str | torch.dtype | None = None,
         words: str | None = None,
         performance: str = "auto",
+        knowledge: KnowledgeBase | None = None,
     ) -> Predictor:
         """The predictor of a checkpoint folder; rows are as long as in its training.
 
@@ -124,11 +154,15 @@ class Predictor:
             UserError: no checkpoint, a damaged one, or an unknown device, dtype or splitter.
         """
         if is_onnx(folder):
+            if knowledge is not None:
+                cure = "give the checkpoint that it is from"
+                raise fault("an ONNX graph answers no retrieval task", where=str(folder), key="knowledge", cure=cure)
             return cls._from_graph(Path(folder), device, dtype=dtype, words=words)
         path = check_folder(folder)
         # Before the weights are read, which takes longer.
         _autocast(_device(device), dtype)
         _splitter(words)
+        entries = None if knowledge is None else read_knowledge(knowledge)
         max_length, stride = _row_settings(path)
         return cls(
             load_model(path),
@@ -139,6 +173,7 @@ class Predictor:
             max_length=max_length,
             stride=stride,
             performance=performance,
+            knowledge=entries,
         )
 
     @classmethod
@@ -163,8 +198,18 @@ class Predictor:
 
     @property
     def tasks(self) -> list[Task]:
-        """The tasks that can be answered, in the checkpoint's order (auxiliary language modelling cannot)."""
-        return [task for task in self.model.tasks if task.kind.annotation != "none"]
+        """The tasks that can be answered, in the checkpoint's order (auxiliary language modelling cannot, and retrieval only from a
+        knowledge base)."""
+        return [
+            task
+            for task in self.model.tasks
+            if task.kind.annotation != "none" and (task.kind.annotation != "match" or task.name in self.knowledge)
+        ]
+
+    @property
+    def without_knowledge(self) -> list[str]:
+        """Retrieval tasks that have no knowledge base to answer from."""
+        return [t.name for t in self.model.tasks if t.kind.annotation == "match" and t.name not in self.knowledge]
 
     def __call__(
         self,
@@ -249,6 +294,8 @@ class Predictor:
             return list(known.values())
         wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
         for name in wanted:
+            if name in self.without_knowledge:
+                raise fault(f"{name} answers from a knowledge base", key="knowledge", cure="give one: --knowledge FILE")
             if name not in known:
                 raise fault(f'no task "{name}".{closest(name, known)}', key="tasks", allowed=listed(known, 40))
         if not wanted:
@@ -296,14 +343,19 @@ class Predictor:
                         answers[one.piece.row, name] = (
                             decoded.value
                             if settings.decoded
-                            else answer(known[name], decoded, one, splitters.get(name), settings.top)
+                            else self._told(known[name], decoded, one, splitters.get(name), settings.top)
                         )
         tally.truncated += len(truncated)
         return answers
 
+    def _told(self, task: Task, decoded: Decoded, one: EncodedPiece, splitter: str | None, top: int | None) -> Any:
+        if task.kind.annotation == "match":
+            return self.knowledge[task.name].answer(task, decoded.value[0], top)
+        return answer(task, decoded, one, splitter, top)
+
     def _encode(self, group: Sequence[Piece], tasks: Sequence[Task], splitters: Sequence[str]) -> list[EncodedPiece]:
         row_tasks = any(task.kind.annotation != "tags" for task in tasks)
-        with self._encoding:
+        with self.encoding:
             return encode_pieces(
                 group,
                 self.tokenizer,

@@ -29,6 +29,7 @@ TASK_KEYS = (
     "metrics",
     "auxiliary",
     "mask_probability",
+    "projection",
     "calibration",
 )
 

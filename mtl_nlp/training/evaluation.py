@@ -17,6 +17,7 @@ from ..decoding import Decoded, Decoder, by_length, run_batch, texts_of
 from ..errors import fault
 from ..joint import Agreement, joint_scores
 from ..metrics import ABSTAINED, compute
+from ..metrics.pool import pooled
 from ..model.multitask import MultiTaskModel
 from ..task import Task
 
@@ -125,6 +126,8 @@ class Scorer:
         predictions, references = [answers[i].value for i in scored], [gold[i] for i in scored]
         if task.kind.annotation == "label":
             predictions = [ABSTAINED if label is None else label for label in predictions]
+        if task.kind.annotation == "match":
+            predictions, references = pooled(predictions, references)
         scheme = "none" if task.scheme == "none" else "iob2"
         return compute(task.metric_names, predictions, references, labels=task.labels, scheme=scheme)
 

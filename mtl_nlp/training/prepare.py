@@ -37,6 +37,7 @@ METRIC_KINDS = {
     "answer": "answer",
     "choice": "label",
     "relevance": "relevance",
+    "match": "relevance",
 }
 
 
