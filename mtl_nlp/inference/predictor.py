@@ -20,6 +20,7 @@ import torch
 
 from ..errors import UserError, closest, fault, listed
 from ..hub.checkpoint import check_folder, load_model, load_tokenizer, tokenizer_of
+from ..hub.ensemble import is_ensemble
 from ..model.encoder import checked_tokenizer, longest_row
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, EncoderSpec
@@ -125,6 +126,10 @@ class Predictor:
         """
         if is_onnx(folder):
             return cls._from_graph(Path(folder), device, dtype=dtype, words=words)
+        if is_ensemble(folder):
+            from .ensemble import EnsemblePredictor
+
+            return EnsemblePredictor.from_folder(folder, device, words=words, dtype=dtype, performance=performance)
         path = check_folder(folder)
         # Before the weights are read, which takes longer.
         _autocast(_device(device), dtype)
