@@ -144,12 +144,12 @@ def _unlike_kind(config: Any, other: Any, parent: Parent, first: Parent, faults:
     return True
 
 
-def _shapes(
-    state: Mapping[str, Tensor], other: Mapping[str, Tensor], name: str, first: str, faults: Faults
-) -> None:
+def _shapes(state: Mapping[str, Tensor], other: Mapping[str, Tensor], name: str, first: str, faults: Faults) -> None:
     odd = sorted(state.keys() ^ other.keys())
     if odd:
-        faults.add(f"weights that only one has: {listed(odd, 4)}", where=name, key="architecture", allowed=f"as {first}")
+        faults.add(
+            f"weights that only one has: {listed(odd, 4)}", where=name, key="architecture", allowed=f"as {first}"
+        )
     for key in state.keys() & other.keys():
         if state[key].shape != other[key].shape:
             found = f"{key} is {list(state[key].shape)}, {list(other[key].shape)} in {first}"

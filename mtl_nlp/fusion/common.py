@@ -184,4 +184,3 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """What `fusion.json` of a fused checkpoint says; empty where there is none."""
     path = folder / FACTS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-

@@ -167,7 +167,9 @@ def tuned(answers: EnsembleAnswers, task: str, even: list[float], *, vote: bool)
     """The weights that ensemble selection finds for a task by its primary metric."""
     members = [i for i, weight in enumerate(even) if weight > 0]
     metric = answers.tasks[task].metric_names[:1] if task in answers.members else []
-    corpus = next((c for c, names in answers.scorer.owners.items() if task in names and c in answers.scorer.splits), None)
+    corpus = next(
+        (c for c, names in answers.scorer.owners.items() if task in names and c in answers.scorer.splits), None
+    )
     if len(members) < 2 or not metric or corpus is None:
         return even
 
@@ -262,9 +264,7 @@ def _answers(
     tasks = ensemble_tasks(parents, even)
     root = Path(data_root) if data_root is not None else None
     try:
-        return member_answers(
-            members, recipe, tasks, split="validation", data_root=root, memory=memory, batch=batch
-        )
+        return member_answers(members, recipe, tasks, split="validation", data_root=root, memory=memory, batch=batch)
     except FaultyInput as error:
         if needed:
             raise
@@ -316,4 +316,3 @@ def _write(
     write_json(folder / ENSEMBLE, facts)
     write_checksums(folder)
     sync_folder(folder)
-

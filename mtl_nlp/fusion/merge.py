@@ -205,9 +205,7 @@ def check_settings(method: str, coefficients: str | Sequence[float], density: fl
     faults.check()
 
 
-def make_merger(
-    parents: list[Parent], method: str, ancestor: str | Path | None, density: float, seed: int
-) -> Merger:
+def make_merger(parents: list[Parent], method: str, ancestor: str | Path | None, density: float, seed: int) -> Merger:
     """Check that the parents fit each other and their ancestor.
 
     Raises:

@@ -75,9 +75,7 @@ class EnsemblePredictor(Predictor):
         tally.truncated += len(truncated)
         return answers
 
-    def _answer_group(
-        self, group: Sequence[Piece], settings: _Settings, answers: ANSWERS, truncated: set[int]
-    ) -> None:
+    def _answer_group(self, group: Sequence[Piece], settings: _Settings, answers: ANSWERS, truncated: set[int]) -> None:
         tasks = [task for task in settings.tasks if task.name in group[0].tasks]
         splitters = {task.name: _word_splitter(task, settings) for task in tasks if task.kind.annotation == "tags"}
         found: dict[str, list[list[Decoded]]] = {task.name: [] for task in tasks}

@@ -69,7 +69,9 @@ class Scorer:
         model.eval()
         metrics: dict[str, float] = {}
         for corpus in self.splits:
-            found = self._run(model, corpus, self.splits[corpus], device, batch, (process, processes), context, on_batch)
+            found = self._run(
+                model, corpus, self.splits[corpus], device, batch, (process, processes), context, on_batch
+            )
             metrics |= self.measure(corpus, found, prefix)
         metrics |= self.mean(metrics, prefix)
         seconds = time.perf_counter() - start

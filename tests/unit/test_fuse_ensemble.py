@@ -62,7 +62,9 @@ def test_several_labels_a_number_and_a_choice_by_hand() -> None:
     assert pair[0].value == 2.5
     choice = Task(name="c", head="multiple_choice")
     decoder = EnsembleDecoder(choice, [choice] * 2, [0.5, 0.5])
-    found, other = decided(decoder, [scores(0.1, 0.2, 0.7), scores(0.9, 0.1)], [scores(0.1, 0.8, 0.1), scores(0.2, 0.8)])
+    found, other = decided(
+        decoder, [scores(0.1, 0.2, 0.7), scores(0.9, 0.1)], [scores(0.1, 0.8, 0.1), scores(0.2, 0.8)]
+    )
     assert (found.value, other.value) == ("1", "0")
     assert found.scores is not None
     assert len(found.scores) == 3
@@ -114,7 +116,11 @@ def test_tags_by_mean_probabilities_obey_the_scheme() -> None:
 def test_answers_by_their_scores() -> None:
     task = Task(name="q", head="question_answering")
     decoder = EnsembleDecoder(task, [task] * 3, [0.4, 0.3, 0.3])
-    members = [[Decoded("Paris", None, (3, 8), 0.9)], [Decoded("", None, (0, 0), 0.8)], [Decoded("", None, (0, 0), 0.5)]]
+    members = [
+        [Decoded("Paris", None, (3, 8), 0.9)],
+        [Decoded("", None, (0, 0), 0.8)],
+        [Decoded("", None, (0, 0), 0.5)],
+    ]
     (found,) = decided(decoder, *members)
     assert (found.value, found.score) == ("", pytest.approx(0.39))  # 0.3 · 0.8 + 0.3 · 0.5 against 0.4 · 0.9 = 0.36
 
@@ -148,7 +154,9 @@ ROWS = ["anna was in london", "the food was awful", "bob at acme corp", {"tokens
 @pytest.mark.parametrize("tags", ["vote", "average"])
 def test_twice_the_same_model_is_the_model(tiny_encoder: Path, tmp_path: Path, tags: str) -> None:
     tasks = write_data(tmp_path)
-    both = finetune(recipe_of(tiny_encoder, list(tasks.values()), tmp_path / "both")).folder
+    both = finetune(
+        recipe_of(tiny_encoder, list(tasks.values()), tmp_path / "both", max_steps=30, learning_rate=1e-2)
+    ).folder
     folder = fuse_ensemble([both, both], tmp_path / "e", tags=tags)
     assert read_ensemble(folder).weights == {"sent": [0.5, 0.5], "ner": [0.5, 0.5]}
     alone, together = (Predictor.from_pretrained(path)(ROWS, scores=True) for path in (both, folder))
@@ -174,7 +182,9 @@ def test_members_of_other_tasks_and_a_tuned_task(singles: dict[str, Path], tmp_p
     assert scores["sent"]["accuracy"] >= single - 1e-9 or made.weights["sent"] == [0.5, 0.0, 0.5]
 
 
-def test_members_of_another_tokenizer_and_plain_ones(singles: dict[str, Path], tiny_encoder: Path, tmp_path: Path) -> None:
+def test_members_of_another_tokenizer_and_plain_ones(
+    singles: dict[str, Path], tiny_encoder: Path, tmp_path: Path
+) -> None:
     from transformers import DistilBertConfig, DistilBertModel
 
     tasks = write_data(tmp_path)

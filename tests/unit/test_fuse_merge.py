@@ -209,7 +209,9 @@ def test_plain_models_are_parents_too(singles: dict[str, Path], tiny_encoder: Pa
     assert [task.labels for task in load_model(folder).tasks][0] == ["NEGATIVE", "POSITIVE"]
 
 
-def test_a_plain_models_labels_are_those_of_the_recipe(tiny_encoder: Path, singles: dict[str, Path], tmp_path: Path) -> None:
+def test_a_plain_models_labels_are_those_of_the_recipe(
+    tiny_encoder: Path, singles: dict[str, Path], tmp_path: Path
+) -> None:
     tasks = write_data(tmp_path)
     plain = plain_classifier(tiny_encoder, tmp_path / "plain", ["POSITIVE", "NEGATIVE"])
     named = {**tasks["sent"], "labels": ["negative", "positive"]}

@@ -69,7 +69,9 @@ def test_ties_by_hand() -> None:
 
 
 def test_of_values_that_agree_the_mean_is_taken_and_a_tie_goes_to_plus() -> None:
-    found = elected_mean([torch.tensor([1.0, 2.0, 0.0]), torch.tensor([3.0, -2.0, 0.0]), torch.tensor([-1.0, 0.0, 0.0])])
+    found = elected_mean(
+        [torch.tensor([1.0, 2.0, 0.0]), torch.tensor([3.0, -2.0, 0.0]), torch.tensor([-1.0, 0.0, 0.0])]
+    )
     assert found.tolist() == [2.0, 2.0, 0.0]
 
 
