@@ -1,11 +1,10 @@
 """Several models' answers → one: probabilities averaged with weights, entities by vote.
 
-| annotation | how |
-|---|---|
-| label, labels, choice | the weighted mean of the probabilities, decoded as any |
-| a number, a ranking | the weighted mean of the numbers or scores |
-| tags | an entity (its words and its type) is taken if more than half of the weight has it; at exactly half, if the best tags under the mean probabilities have it. Without a scheme, and on request, these best tags themselves |
-| an answer | the text whose members' scores, times their weights, sum to the most; "no answer" is a text like any |
+- One label, several labels, a choice: the weighted mean of the probabilities, decoded as any.
+- A number, a ranking: the weighted mean of the numbers, or of the scores.
+- Tags: an entity (its words and its type) is taken if more than half of the weight has it; at exactly half, if the best tags under
+  the mean probabilities have it. Without a scheme, or on request, it is these best tags themselves.
+- An answer: the text whose members' scores, times their weights, sum to the most; "no answer" is a text like any.
 
 A member is asked for its `Decoded` by a `KeepingDecoder`, which keeps each word's probabilities too. Training scores and inference
 predicts with this, as with `decoding`.

@@ -76,6 +76,10 @@ def merge(
     ] = None,
     coefficients: Annotated[str, typer.Option(help="search (on validation), or numbers: one, or one each.")] = "search",
     density: Annotated[float, typer.Option(help="The share of changes that ties and dare keep.")] = 0.2,
+    adapters: Annotated[
+        bool,
+        typer.Option("--adapters", help="Merge LoRA adapters by peft: the checkpoints are checkpoint-N with them."),
+    ] = False,
     recipe: WhereData = None,
     sets: Sets = None,
     data_root: DataRoot = None,
@@ -101,6 +105,7 @@ def merge(
         ancestor=ancestor,
         coefficients=numbers,
         density=density,
+        adapters=adapters,
         recipe=recipe,
         sets=sets or (),
         data_root=data_root,

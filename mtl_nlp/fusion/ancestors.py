@@ -1,4 +1,4 @@
-"""Whether models can be merged: one ancestor, one architecture, one tokenizer, equal shapes. All that does not fit is told at once."""
+"""Whether models can be merged: one ancestor, architecture, tokenizer, equal shapes. All that does not fit is told at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`fuse_ensemble`: a folder of checkpoints that answer together (`mtl_nlp.ensembling`), their weights tuned on validation.
 
-A task's weights are chosen by ensemble selection (Caruana et al. 2004, ICML): from an empty bag, the member whose addition gives the
-best primary metric is put in, again and again; a weight is the member's share of the best bag. Equal weights stay unless a bag
-is better than they are.
+A task's weights are chosen by ensemble selection (Caruana et al. 2004, ICML): from an empty bag, the member whose addition
+gives the best primary metric is put in, again and again; a weight is the member's share of the best bag. Equal weights stay
+unless a bag is better than they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`fuse_merge`: encoders that were fine-tuned from one ancestor become one encoder, without training; heads come along.
 
-The weights are merged as `fusion.vectors` says, the coefficients are given or searched on validation (`fusion.search`). A head is its
-parent's own; of a task that several parents have, the heads are averaged with the parents' coefficients. The result is an ordinary
-checkpoint, with `fusion.json` to say what it was made of.
+The weights are merged as `fusion.vectors` says, the coefficients are given or searched on validation (`fusion.search`). A
+head is its parent's own; of a task that several parents have, the heads are averaged with the parents' coefficients. The
+result is an ordinary checkpoint, with `fusion.json` to say what it was made of.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe
 from ..schema import dump_yaml
 from ..training.parents import Parent, assemble
+from .adapters import check_adapters, merged_encoder
 from .ancestors import Ancestor, check_parents, encoder_state, find_ancestor
 from .common import (
     FACTS,
@@ -52,6 +53,7 @@ class Merger:
     Attributes:
         states: each parent's encoder: name → float tensor.
         ancestor: None where the method needs none.
+        adapters: whether peft merges the parents' LoRA adapters, in place of all weights.
     """
 
     parents: list[Parent]
@@ -60,9 +62,19 @@ class Merger:
     method: str
     density: float
     seed: int
+    adapters: bool = False
 
     def model(self, coefficients: Sequence[float]) -> MultiTaskModel:
         """The merged model; the parents are left as they are."""
+        heads = [(task, self.head(task.name, coefficients)) for task in self.tasks]
+        return assemble(self.encoder(coefficients), self.parents[0].model.config, heads)
+
+    def encoder(self, coefficients: Sequence[float]) -> Any:
+        """The merged encoder."""
+        if self.adapters:
+            assert self.ancestor is not None
+            name, rest = self.ancestor.name, {"density": self.density, "seed": self.seed}
+            return merged_encoder(self.parents, name, self.method, coefficients, **rest)
         state = merge_states(
             self.method,
             None if self.ancestor is None else self.ancestor.state,
@@ -71,14 +83,12 @@ class Merger:
             density=self.density,
             seed=self.seed,
         )
-        first = self.parents[0].model
-        encoder = copy.deepcopy(first.encoder)
+        encoder = copy.deepcopy(self.parents[0].model.encoder)
         own = dict(encoder.named_parameters()) | dict(encoder.named_buffers())
         with torch.no_grad():
             for name, value in state.items():
                 own[name].copy_(value)
-        heads = [(task, self.head(task.name, coefficients)) for task in self.tasks]
-        return assemble(encoder, first.config, heads)
+        return encoder
 
     @property
     def tasks(self) -> list[Any]:
@@ -107,6 +117,7 @@ def fuse_merge(
     ancestor: str | Path | None = None,
     coefficients: str | Sequence[float] = SEARCH,
     density: float = DENSITY,
+    adapters: bool = False,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
     sets: Sequence[str] = (),
     data_root: str | Path | None = None,
@@ -124,6 +135,7 @@ def fuse_merge(
         ancestor: what all were fine-tuned from; what their recipes say if absent.
         coefficients: one a parent, one for all, or `search`: the best mean of the primary metrics on validation.
         density: the share of a task vector's entries that `ties` and `dare` keep.
+        adapters: merge LoRA adapters by peft (`fusion.adapters`); the checkpoints are `checkpoint-N` of runs with `lora`.
         recipe: says where the data is and how plain models' labels are called; the parents' own recipes if absent.
         sets: `KEY=VALUE` on that recipe.
         data_root: read `DIR/TASK/{train,validation,test}.*` in place of Hub data sets.
@@ -141,7 +153,9 @@ def fuse_merge(
     folder = new_folder(output, resume=resume)
     made = optional_recipe(recipe, sets, datasets)
     parents = open_parents(checkpoints, made)
-    merger = make_merger(parents, method, ancestor, density, seed)
+    if adapters:
+        check_adapters(parents)
+    merger = make_merger(parents, method, ancestor, density, seed, adapters=adapters)
     if resume and is_finished(folder, facts_of(merger, None)):
         logger.info("%s is finished", folder)
         return folder
@@ -205,16 +219,24 @@ def check_settings(method: str, coefficients: str | Sequence[float], density: fl
     faults.check()
 
 
-def make_merger(parents: list[Parent], method: str, ancestor: str | Path | None, density: float, seed: int) -> Merger:
+def make_merger(
+    parents: list[Parent],
+    method: str,
+    ancestor: str | Path | None,
+    density: float,
+    seed: int,
+    *,
+    adapters: bool = False,
+) -> Merger:
     """Check that the parents fit each other and their ancestor.
 
     Raises:
         FaultyInput: every reason why they do not.
     """
-    found = find_ancestor(parents, ancestor, needed=method != "average")
+    found = find_ancestor(parents, ancestor, needed=adapters or method != "average")
     states = [encoder_state(parent.model.encoder) for parent in parents]
     check_parents(parents, states, found)
-    return Merger(parents, states, found, method, density, seed)
+    return Merger(parents, states, found, method, density, seed, adapters)
 
 
 def facts_of(merger: Merger, coefficients: Sequence[float] | None) -> dict[str, Any]:
@@ -224,6 +246,8 @@ def facts_of(merger: Merger, coefficients: Sequence[float] | None) -> dict[str, 
         "ancestor": None if merger.ancestor is None else merger.ancestor.shown,
         "parents": [parent.facts() for parent in merger.parents],
     }
+    if merger.adapters:
+        facts["adapters"] = True
     if merger.method in WITH_DENSITY:
         facts["density"] = merger.density
     if merger.method == "dare":

@@ -1,7 +1,7 @@
 """The coefficients of a merge, searched on validation; every trial is written down, so that an interrupted search goes on.
 
-First one number for all parents, over the grid that the method's paper uses (of a mean: equal weights); then one parent's at a time up
-and down a step while the mean of the primary metrics grows, in two rounds at most.
+First one number for all parents, over the grid that the method's paper uses (of a mean: equal weights); then one parent's at
+a time up and down a step while the mean of the primary metrics grows, in two rounds at most.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An ensemble on the disk: `ensemble.json` and a checkpoint folder a member, read with the distrust that checkpoints get.
 
-`ensemble.json` holds `format_version`, `members` (folder, provenance), and a record a task: its definition, each member's weight, and
-whether entities are voted on.
+`ensemble.json` holds `format_version`, `members` (folder, provenance), and a record a task: its definition, each member's
+weight, and whether entities are voted on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scoring an ensemble: each member answers a split with its own tokenizer, one member in memory at a time; then they are combined."""
+"""Scoring an ensemble: each member answers a split with its own tokenizer, one in memory at a time; then they are combined."""
 
 from __future__ import annotations
 

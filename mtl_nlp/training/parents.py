@@ -1,8 +1,9 @@
 """Finished models that something new is made of (parents of a merge, members of an ensemble, teachers), opened alike.
 
-A parent is written `[TASK=]PLACE[@REVISION][#TASK]`: a checkpoint of ours, of which `#TASK` picks one task and `TASK=` renames it, or
-a plain fine-tuned model of transformers, which `TASK=` gives a name (else the last part of PLACE). A plain model becomes a
-`MultiTaskModel` with one task: its head as it is, its labels mapped by name to those of the recipe's task where there is one.
+A parent is written `[TASK=]PLACE[@REVISION][#TASK]`: a checkpoint of ours, of which `#TASK` picks one task and `TASK=`
+renames it, or a plain fine-tuned model of transformers, which `TASK=` gives a name (else the last part of PLACE). A plain
+model becomes a `MultiTaskModel` with one task: its head as it is, its labels mapped by name to those of the recipe's task
+where there is one.
 """
 
 from __future__ import annotations

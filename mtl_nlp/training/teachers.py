@@ -1,9 +1,9 @@
 """What teachers say of the training texts: computed once a text, before the first step, and kept beside the run.
 
-A teacher encodes the texts with its own tokenizer and row length, so it need not look like the student; where words are tagged, both
-see the same words. Its outputs are probabilities (of a CRF the marginal ones, of an ensemble the mean), kept as logits in the order of
-the student's labels: `teachers/TASK.safetensors` in the run's folder, with a key of the teacher's weights, the labels and the texts.
-A resumed run reads them again, or computes the same ones anew.
+A teacher encodes the texts with its own tokenizer and row length, so it need not look like the student; where words are
+tagged, both see the same words. Its outputs are probabilities (of a CRF the marginal ones, of an ensemble the mean), kept as
+logits in the order of the student's labels: `teachers/TASK.safetensors` in the run's folder, with a key of the teacher's
+weights, the labels and the texts. A resumed run reads them again, or computes the same ones anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch

@@ -10,9 +10,9 @@ with D_t the mean over the same labelled units (class weights included) of
     several labels                  T² · mean over labels of the binary KL, at T
     a number                        (teacher − student)²
 
-At T = 1 its gradient is that of the mixed targets λ · label + (1 − λ) · teacher, which BAM trains on: cross entropy is linear in its
-target, and both squared errors have the gradient of the one to the mixed number. All else is the ordinary road: shares, weights,
-balancing and logs see L_t. The teachers' outputs come with the batch (`training.teachers`).
+At T = 1 its gradient is that of the mixed targets λ · label + (1 − λ) · teacher, which BAM trains on: cross entropy is linear
+in its target, and both squared errors have the gradient of the one to the mixed number. All else is the ordinary road:
+shares, weights, balancing and logs see L_t. The teachers' outputs come with the batch (`training.teachers`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ TEACHER = "teacher"
 
 
 class TeachingCollator(Collator):
-    """A `Collator` that adds the teacher's outputs for a task's rows: `teacher` [b, K], of tags [b, T, K] with 0 where no word begins.
+    """A `Collator` that adds the teacher's outputs for a task's rows.
+
+    They are `teacher` [b, K], of tags [b, T, K] with 0 where no word begins.
 
     Args:
         targets: task → the outputs for all training texts.

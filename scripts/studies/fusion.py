@@ -4,9 +4,10 @@
     python scripts/studies/fusion.py --write              write the table into docs/methods.md
     python scripts/studies/fusion.py DATA_ROOT --smoke    a few steps of everything; nothing is kept
 
-Study size (scripts/recipes/study.yaml): at most 1 500 training texts a corpus, 2 epochs, 3 seeds. The single-task models of a seed and
-its joint model are trained once and serve as parents, members and teachers; they are kept in --work until the seed is done. Weights
-and coefficients are chosen on validation; the test scores are written down with each record and read by the table alone.
+Study size (scripts/recipes/study.yaml): at most 1 500 training texts a corpus, 2 epochs, 3 seeds. The single-task models of a
+seed and its joint model are trained once and serve as parents, members and teachers; they are kept in --work until the seed
+is done. Weights and coefficients are chosen on validation; the test scores are written down with each record and read by the
+table alone.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def test_plain_models_are_parents_too(singles: dict[str, Path], tiny_encoder: Pa
         every = {"mood": {"rows": torch.arange(2)}}
         found = load_model(folder)(**inputs, tasks=every).logits["mood"]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert [task.labels for task in load_model(folder).tasks][0] == ["NEGATIVE", "POSITIVE"]
+    assert load_model(folder).tasks[0].labels == ["NEGATIVE", "POSITIVE"]
 
 
 def test_a_plain_models_labels_are_those_of_the_recipe(
@@ -225,3 +225,23 @@ def test_a_plain_models_labels_are_those_of_the_recipe(
     bad = plain_classifier(tiny_encoder, tmp_path / "bad", ["a", "b"])
     with pytest.raises(UserError, match="labels of the task that the head does not know"):
         fuse_merge([f"sent={bad}"], tmp_path / "n", recipe=recipe)
+
+
+def test_adapters_are_merged_by_peft_as_their_products_are(tiny_encoder: Path, tmp_path: Path) -> None:
+    """Two routes agree: peft on A and B, and the task vectors of the models that have them merged in."""
+    tasks = write_data(tmp_path)
+    parts = []
+    for number, name in enumerate(("sent", "ner")):
+        run = recipe_of(tiny_encoder, [tasks[name]], tmp_path / name, max_steps=4, save_strategy="steps", save_steps=4)
+        lora = {"r": 2 + number, "alpha": 6.0, "targets": ["query", "value"] if number else "all-linear"}
+        parts.append(finetune({**run, "lora": lora}).folder / "checkpoint-4")
+    for method, numbers in (("average", [1.0, 3.0]), ("task_arithmetic", [0.5, 1.0])):
+        known = {"method": method, "coefficients": numbers}
+        one = weights(fuse_merge(parts, tmp_path / f"a-{method}", adapters=True, **known))  # type: ignore[arg-type]
+        two = weights(fuse_merge(parts, tmp_path / f"b-{method}", **known))  # type: ignore[arg-type]
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            torch.testing.assert_close(value, two[name], rtol=0, atol=1e-5)
+    fuse_merge(parts, tmp_path / "ties", adapters=True, method="ties", coefficients=[1.0], density=0.5)
+    with pytest.raises(UserError, match=r"--adapters: no lora\.safetensors"):
+        fuse_merge([tmp_path / "ties"], tmp_path / "no", adapters=True, coefficients=[1.0])
