@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from .evaluation import Scorer
 from .finetune import by_task, make_scorer
 from .prepare import Prepared, prepare
 
+logger = logging.getLogger("mtl_nlp")
 Answers = dict[str, dict[str, dict[int, Decoded]]]
 
 
@@ -107,6 +109,7 @@ def member_answers(
         scorer = _member_scorer(prepared, own, split)
         model.use_fast_paths()
         moved = nn.Module.to(model, device)
+        logger.info("member %d of %d answers %s", number + 1, len(folders), split)
         found.answers.append(dict(scorer.answers(moved, device=device, batch=batch)))
         for name, task in own.items():
             found.members.setdefault(name, {})[number] = task

@@ -79,10 +79,11 @@ class Seed:
     Args:
         work: where its models are kept.
         sets: assignments for every run.
+        smoke: coefficients are not searched.
     """
 
-    def __init__(self, seed: int, data: Path, work: Path, sets: Sequence[str]) -> None:
-        self.seed, self.data, self.work = seed, data, work / str(seed)
+    def __init__(self, seed: int, data: Path, work: Path, sets: Sequence[str], *, smoke: bool = False) -> None:
+        self.seed, self.data, self.work, self.smoke = seed, data, work / str(seed), smoke
         self.sets = [*sets, f"seed={seed}"]
 
     def trained(self, name: str, tasks: Sequence[str]) -> Path:
@@ -121,7 +122,15 @@ class Seed:
 
         folder = self.work / f"merge-{method}"
         parents = list(self.singles().values())
-        return fuse_merge(parents, folder, method=method, data_root=self.data, seed=self.seed, resume=folder.exists())
+        return fuse_merge(
+            parents,
+            folder,
+            method=method,
+            coefficients=[0.3] if self.smoke else "search",
+            data_root=self.data,
+            seed=self.seed,
+            resume=folder.exists(),
+        )
 
     def distilled(self) -> Path:
         """One model that learns from the labels and from the single-task models, with teacher annealing."""
@@ -198,7 +207,12 @@ def main() -> None:
         default=Path(tempfile.gettempdir()) / "mtl-nlp-fusion",
         help="where models are kept meanwhile",
     )
+    parser.add_argument(
+        "--set", dest="sets", action="append", default=[], help="of every run, to try the script out with --smoke"
+    )
     options = parser.parse_args()
+    if options.sets and not options.smoke:
+        parser.error("--set goes with --smoke: records are of scripts/recipes/study.yaml as it is")
     if options.table:
         print(table(valid()))
     if options.write:
@@ -225,7 +239,7 @@ def run_all(options: argparse.Namespace, data: Path, work: Path) -> list[dict[st
     """Every variant of every seed that has no record."""
     made = []
     for seed in options.seeds[:1] if options.smoke else options.seeds:
-        models = Seed(seed, data, work, SMOKE if options.smoke else [])
+        models = Seed(seed, data, work, [*(SMOKE if options.smoke else []), *options.sets], smoke=options.smoke)
         for variant in options.variants:
             if not options.smoke and known(variant, seed) is not None:
                 continue
