@@ -185,14 +185,13 @@ def test_members_of_other_tasks_and_a_tuned_task(singles: dict[str, Path], tmp_p
 def test_members_of_another_tokenizer_and_plain_ones(
     singles: dict[str, Path], tiny_encoder: Path, tmp_path: Path
 ) -> None:
-    from transformers import DistilBertConfig, DistilBertModel
+    from transformers import BertConfig, BertModel
 
     tasks = write_data(tmp_path)
     other = tmp_path / "other"
     tokenizer = build_tokenizer(other, ["anna", "film", "the", "was"])
-    DistilBertModel(
-        DistilBertConfig(vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    ).save_pretrained(other)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **small)).save_pretrained(other)
     run = recipe_of(other, list(tasks.values()), tmp_path / "other-run", max_steps=2)
     second = finetune(run).folder
     plain = plain_classifier(tiny_encoder, tmp_path / "plain", ["NEGATIVE", "POSITIVE"])

@@ -143,15 +143,14 @@ def test_kept_outputs_of_something_else_are_not_read(tmp_path: Path) -> None:
 
 def test_teachers_of_another_kind(singles: dict[str, Path], tiny_encoder: Path, tmp_path: Path) -> None:
     """A plain model with labels in another order and case, an ensemble, and a CRF under another tokenizer."""
-    from transformers import DistilBertConfig, DistilBertModel
+    from transformers import BertConfig, BertModel
 
     plain = plain_classifier(tiny_encoder, tmp_path / "plain", ["POSITIVE", "NEGATIVE"])
     tasks = write_data(tmp_path)
     other = tmp_path / "other"
     tokenizer = build_tokenizer(other, ["anna", "film"])
-    DistilBertModel(
-        DistilBertConfig(vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    ).save_pretrained(other)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **small)).save_pretrained(other)
     crf = {**tasks["ner"], "head": "token_classification_crf"}
     chain = finetune(recipe_of(other, [crf], tmp_path / "crf", max_steps=2)).folder
     recipe = student(tiny_encoder, tmp_path, {"teachers": {"sent": str(plain), "ner": str(chain)}})
