@@ -94,14 +94,14 @@ class EnsembleDecoder(Decoder):
         return build(texts), list(texts)
 
     def _rows(self, texts: Sequence[Ballot]) -> NDArray[np.float32]:
-        found = []
+        found: list[NDArray[Any]] = []
         reorder = self.task.kind.annotation in ("label", "labels")
         for text in texts:
             rows = [np.asarray(one.scores, dtype=np.float64) for one in text.answers]
             if reorder:
                 rows = [row[order] for row, order in zip(rows, self.orders, strict=True)]
             text.records = [{}] if reorder else [{} for _ in rows[0]]
-            found.append(sum(w * row for w, row in zip(self.weights, rows, strict=True)))
+            found.append(np.sum([w * row for w, row in zip(self.weights, rows, strict=True)], axis=0))
         width = max((len(row) for row in found), default=1)
         table = np.full((len(found), width), -np.inf, dtype=np.float32)
         if not reorder:
@@ -117,7 +117,7 @@ class EnsembleDecoder(Decoder):
         if self.task.kind.annotation == "answer":
             return np.zeros(len(texts), dtype=np.float32)
         pairs = [zip(self.weights, text.answers, strict=True) for text in texts]
-        return np.asarray([sum(w * float(one.value) for w, one in pair) for pair in pairs], dtype=np.float64)  # type: ignore[return-value]
+        return np.asarray([sum(w * float(one.value) for w, one in pair) for pair in pairs], dtype=np.float64)
 
     def _tables(self, texts: Sequence[Ballot]) -> NDArray[np.float32]:
         for text in texts:

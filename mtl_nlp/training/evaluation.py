@@ -97,7 +97,8 @@ class Scorer:
         Raises:
             FaultyInput: a task has no reference in it.
         """
-        split, metrics = self.splits[corpus], {}
+        split = self.splits[corpus]
+        metrics: dict[str, float] = {}
         for measured in (
             lambda name: self._metrics(name, split, found[name]),
             lambda name: self._joint_metrics(name, split, found),
