@@ -21,6 +21,9 @@ _WHERE = {
     "add_task": "training.add_task",
     "drop_task": "hub.drop",
     "calibrate": "training.calibration",
+    "fuse_ensemble": "fusion.ensemble",
+    "fuse_merge": "fusion.merge",
+    "fuse_distil": "fusion.distil",
     "MultiTaskTrainer": "training.trainer",
     "Predictor": "inference.predictor",
     "Explainer": "analysis.explain",
@@ -59,6 +62,9 @@ __all__ = [
     "calibrate",
     "drop_task",
     "finetune",
+    "fuse_distil",
+    "fuse_ensemble",
+    "fuse_merge",
     "load_recipe",
     "load_task",
     "make_recipe",
@@ -72,6 +78,9 @@ if TYPE_CHECKING:
     from .data.mixture import Mixture
     from .data.strategies import SamplingStrategy, register_strategy
     from .errors import UserError
+    from .fusion.distil import fuse_distil
+    from .fusion.ensemble import fuse_ensemble
+    from .fusion.merge import fuse_merge
     from .hub.drop import drop_task
     from .inference.predictor import Predictor
     from .kinds import HeadKind, register_head

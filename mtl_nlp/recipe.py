@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr
 
 from .consistency import check_consistency
+from .distil import Distil, check_distil
 from .errors import Faults, FaultyInput, fault, listed
 from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
 from .sharing import check_sharing
@@ -147,6 +148,7 @@ class RecipeFile(Strict):
     performance: Literal["auto", "plain"] = "auto"
     lora: Lora | None = None
     retain: Retain | None = None
+    distil: Distil | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(default=13, ge=0, lt=2**32)
     output_dir: str | None = None
@@ -198,6 +200,8 @@ class Recipe(RecipeFile):
             data["encoder"]["from"] = str((self.base / start).resolve())
         if Path(self.encoder_spec.name).is_absolute() or (self.base / self.encoder_spec.name).is_dir():
             data["encoder"]["name"] = str((self.base / self.encoder_spec.name).resolve())
+        if self.distil is not None:
+            data["distil"] = self.distil.resolved(self.base)
         tasks = [_resolved_task(task) for task in self.definitions]
         return {"encoder": data.pop("encoder"), "tasks": tasks, **data}
 
@@ -290,6 +294,7 @@ def make_recipe(
     _check_tasks(tasks, set(memory), source, faults, optional=optional)
     if recipe is not None:
         _check_start(recipe, source, faults)
+        check_distil(recipe.distil, tasks, recipe.retain.method if recipe.retain else None, source, faults)
     faults.check()
     assert recipe is not None
     recipe._tasks, recipe._source, recipe._base = tasks, source, base

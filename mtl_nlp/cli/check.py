@@ -37,6 +37,10 @@ def check(
 
     quieten_loading()
     prepared = prepare(loaded, data_root=data_root)
+    if loaded.distil is not None:
+        from ..training.teachers import open_teachers
+
+        open_teachers(loaded.distil.teachers, {task.name: task for task in prepared.tasks}, prepared)
     plan = plan_run(prepared)
     report = check_data(prepared.corpora, prepared.encoded)
     cost = None if no_probe else estimate(prepared, plan)

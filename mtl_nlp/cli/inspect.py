@@ -20,9 +20,13 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """What a checkpoint is: tasks, labels, sizes, scores, provenance, versions."""
+    from ..hub.ensemble import is_ensemble
     from ..hub.facts import commit_of, facts_of
     from ..hub.location import check_folder
 
+    if is_ensemble(checkpoint):
+        _show_ensemble(checkpoint, json=json)
+        return
     folder = check_folder(checkpoint)
     facts, commit = facts_of(folder), commit_of(folder)
     if json:
@@ -34,6 +38,39 @@ def show(
     if scores:
         tables.scores("Validation", scores, facts.mean)
     tables.table("Checkpoint", ["", ""], [*_about(facts), *([["commit", commit]] if commit else [])])
+
+
+def _show_ensemble(folder: str, *, json: bool) -> None:
+    """Its tasks with each member's weight, its members, and its scores."""
+    from ..hub.ensemble import read_ensemble
+    from ..hub.facts import facts_of
+    from ..hub.location import check_folder
+    from ..model.files import METRICS, read_json
+
+    made = read_ensemble(folder)
+    members = [facts_of(check_folder(path)) for path in made.members]
+    scores = read_json(made.folder / METRICS) if (made.folder / METRICS).is_file() else {}
+    if json:
+        told = [{**fact, **one.as_dict()} for fact, one in zip(made.facts, members, strict=True)]
+        found = {"ensemble": folder, "weights": made.weights, "vote": made.vote, "members": told}
+        tables.as_json(found | {"validation": scores.get("validation"), "mean": scores.get("mean")})
+        return
+    names = [path.name for path in made.members]
+    rows = [[name, task.head, *(round(w, 4) for w in made.weights[name])] for name, task in made.tasks.items()]
+    tables.table("Tasks and the members' weights", ["task", "head", *names], rows)
+    if scores.get("validation"):
+        tables.scores("Validation", scores["validation"], scores.get("mean"))
+    about = [
+        [
+            name,
+            fact.get("name"),
+            f"{one.encoder} ({one.architecture})",
+            f"{one.parameters:,}",
+            f"{one.bytes / 1e6:.1f} MB",
+        ]
+        for name, fact, one in zip(names, made.facts, members, strict=True)
+    ]
+    tables.table("Members", ["member", "from", "encoder", "parameters", "weights"], about)
 
 
 def _about(facts: Facts) -> list[list[Any]]:

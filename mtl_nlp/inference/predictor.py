@@ -22,6 +22,7 @@ import torch
 from ..decoding import Decoded
 from ..errors import UserError, closest, fault, listed
 from ..hub.checkpoint import check_folder, load_model, load_tokenizer, tokenizer_of
+from ..hub.ensemble import is_ensemble
 from ..model.encoder import checked_tokenizer, longest_row
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, EncoderSpec
@@ -158,6 +159,10 @@ class Predictor:
                 cure = "give the checkpoint that it is from"
                 raise fault("an ONNX graph answers no retrieval task", where=str(folder), key="knowledge", cure=cure)
             return cls._from_graph(Path(folder), device, dtype=dtype, words=words)
+        if is_ensemble(folder):
+            from .ensemble import EnsemblePredictor
+
+            return EnsemblePredictor.from_folder(folder, device, words=words, dtype=dtype, performance=performance)
         path = check_folder(folder)
         # Before the weights are read, which takes longer.
         _autocast(_device(device), dtype)

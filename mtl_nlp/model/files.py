@@ -25,6 +25,7 @@ METRICS = "metrics.json"
 CARD = "README.md"
 ADAPTERS = "lora.safetensors"
 STATE = "mtl_state.json"
+ENSEMBLE = "ensemble.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -69,23 +69,49 @@ class Scorer:
         start = time.perf_counter()
         model.eval()
         metrics: dict[str, float] = {}
-        for corpus, split in self.splits.items():
-            found = self._run(model, corpus, split, device, batch, (process, processes), context, on_batch)
-            for name, answers in found.items():
-                for metric, value in self._metrics(name, split, answers).items():
-                    metrics[f"{prefix}_{name}_{metric}"] = value
-            for name in found:
-                for metric, value in self._joint_metrics(name, split, found).items():
-                    metrics[f"{prefix}_{name}_{metric}"] = value
-        primary = [metrics[key] for name in self.tasks for key in self._primary(name, prefix, metrics)]
-        if primary:
-            metrics[f"{prefix}_mean"] = sum(primary) / len(primary)
+        for corpus in self.splits:
+            found = self._run(
+                model, corpus, self.splits[corpus], device, batch, (process, processes), context, on_batch
+            )
+            metrics |= self.measure(corpus, found, prefix)
+        metrics |= self.mean(metrics, prefix)
         seconds = time.perf_counter() - start
         texts = sum(len(split) for split in self.splits.values())
         return metrics | {
             f"{prefix}_runtime": round(seconds, 3),
             f"{prefix}_texts_per_second": round(texts / seconds, 1),
         }
+
+    def answers(
+        self, model: MultiTaskModel, *, device: torch.device, batch: int = 64
+    ) -> Iterator[tuple[str, dict[str, dict[int, Decoded]]]]:
+        """Corpus by corpus: task → number of the text → what `decoders` make of it."""
+        model.eval()
+        for corpus, split in self.splits.items():
+            yield corpus, self._run(model, corpus, split, device, batch, (0, 1), nullcontext, lambda: None)
+
+    def measure(
+        self, corpus: str, found: Mapping[str, Mapping[int, Decoded]], prefix: str = "eval"
+    ) -> dict[str, float]:
+        """`PREFIX_TASK_METRIC` of the answers for one corpus.
+
+        Raises:
+            FaultyInput: a task has no reference in it.
+        """
+        split = self.splits[corpus]
+        metrics: dict[str, float] = {}
+        for measured in (
+            lambda name: self._metrics(name, split, found[name]),
+            lambda name: self._joint_metrics(name, split, found),
+        ):
+            for name in found:
+                metrics |= {f"{prefix}_{name}_{metric}": value for metric, value in measured(name).items()}
+        return metrics
+
+    def mean(self, metrics: Mapping[str, float], prefix: str = "eval") -> dict[str, float]:
+        """`PREFIX_mean`, the mean of the primary metrics; nothing where there is none."""
+        primary = [metrics[key] for name in self.tasks for key in self._primary(name, prefix, metrics)]
+        return {f"{prefix}_mean": sum(primary) / len(primary)} if primary else {}
 
     def _primary(self, name: str, prefix: str, metrics: Mapping[str, float]) -> list[str]:
         task = self.tasks[name]

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from ..data.batching import Collator
@@ -39,6 +40,8 @@ from .prepare import Prepared, check_recipe, prepare
 from .profiling import Profile, ProfileCallback
 from .resume import check_same_run, find_checkpoint, output_folder
 from .sharding import check_processes, shard_layers, whole_state
+from .teachers import teacher_targets
+from .teaching import TeachingCollator, TeachingTrainer
 from .trainer import MultiTaskTrainer
 from .transfer import take_heads
 from .warm_start import warm_model
@@ -176,7 +179,7 @@ def build_trainer(
         arguments,
         mixture=mixture,
         train=prepared.encoded["train"],
-        collator=Collator(prepared.tokenizer, tasks, owners, labelled=True, seed=recipe.seed),
+        collator=training_collator(prepared, owners, arguments),
         scorer=scorer,
         own=own,
         weights={task.name: task.loss.weight for task in tasks},
@@ -206,9 +209,25 @@ def starting_model(prepared: Prepared) -> MultiTaskModel:
     return model
 
 
+def training_collator(prepared: Prepared, owners: Mapping[str, list[str]], arguments: Any) -> Collator:
+    """Pads training rows; with teachers it adds what they say, computed here or read from the run's folder."""
+    recipe = prepared.recipe
+    options: dict[str, Any] = {"labelled": True, "seed": recipe.seed}
+    if recipe.distil is None:
+        return Collator(prepared.tokenizer, prepared.tasks, owners, **options)
+    folder = None if recipe.output_dir is None else Path(recipe.output_dir)
+    first, batch = arguments.process_index == 0, arguments.per_device_eval_batch_size
+    # Whether outputs are computed or read again, what is drawn afterwards is the same.
+    with torch.random.fork_rng():
+        targets = teacher_targets(prepared, folder, write=first, batch=batch)
+    return TeachingCollator(prepared.tokenizer, prepared.tasks, owners, targets=targets, **options)
+
+
 def trainer_class(prepared: Prepared) -> Callable[..., MultiTaskTrainer]:
-    """The plain trainer, or the one that holds inherited tasks to their old outputs."""
+    """The plain trainer, or one that learns from teachers or holds inherited tasks to their old outputs."""
     recipe, retain = prepared.recipe, prepared.recipe.retain
+    if recipe.distil is not None:
+        return partial(TeachingTrainer, distil=recipe.distil)
     if prepared.start is None or retain is None or retain.method != "distil":
         return MultiTaskTrainer
     old = prepared.start.model()

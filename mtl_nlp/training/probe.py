@@ -220,7 +220,8 @@ def _trial(prepared: Prepared, folder: str, steps: int) -> Any:
     # One process cannot shard.
     training = {key: value for key, value in recipe.training.items() if key not in ("fsdp", "fsdp_config")}
     stopping = Stopping()
-    changes = {"training": {**training, **silent}, "stopping": stopping, "output_dir": folder}
+    # Teachers are asked once, before the first step, and cost a step next to nothing.
+    changes = {"training": {**training, **silent}, "stopping": stopping, "output_dir": folder, "distil": None}
     return recipe.model_copy(update=changes)
 
 

@@ -17,6 +17,7 @@ from mtl_nlp.balancing import AGGREGATORS, WEIGHTINGS
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
 from mtl_nlp.data.strategies import STRATEGIES
+from mtl_nlp.distil import Distil
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.kinds import HEADS, head_kind
 from mtl_nlp.metrics import ALIASES, METRICS
@@ -54,6 +55,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "budget": Budget,
     "lora": Lora,
     "retain": Retain,
+    "distil": Distil,
 }
 
 
@@ -105,7 +107,7 @@ def test_the_examples_of_recipe_keys_are_valid() -> None:
                 start = {"encoder": {"from": "runs/first"}} if name == "retain" else {}
                 assert make_recipe({"tasks": ["demo_intent"], **start, **data})
             else:
-                needed = {"at": 0.0} if title == "schedule" else {}
+                needed = {"schedule": {"at": 0.0}, "distil": {"teachers": {"sst2": "runs/sst2"}}}.get(title, {})
                 assert model.model_validate({**needed, **data}, strict=True)
 
 
