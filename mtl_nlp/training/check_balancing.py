@@ -9,6 +9,7 @@ from ..balancing.loss_weighting import weighting_class
 from ..balancing.rules import Setup, check_setup
 from ..balancing.settings import method_name, method_settings
 from ..errors import Faults, FaultyInput
+from ..conditioning import kind_of
 from ..recipe import Recipe
 
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
@@ -63,6 +64,8 @@ def setup_of(recipe: Recipe, shared_texts: bool | None = None) -> Setup:
         optimizer=str(training.get("optim", "adamw_torch_fused")),
         shared_texts=shared_texts,
         cosines=spec.cosine_steps is not None,
+        conditioning=kind_of(recipe.conditioning),
+        recomputed=bool(training.get("gradient_checkpointing") or training.get("torch_compile")),
     )
 
 

@@ -40,13 +40,15 @@ class StepCounts:
     """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
 
     With class weights a unit counts as much as its weight, so that the mean is a weighted one. `tokens` are the real ones of all
-    rows, `clock` the milliseconds that the run has taken by the first process' clock.
+    rows, `encoded` those that the encoder sees (a conditioned one sees a row once a task), `clock` the milliseconds that the run has
+    taken by the first process' clock.
     """
 
     units: dict[str, float]
     rows: dict[str, int]
     tokens: int = 0
     clock: int = 0
+    encoded: int = 0
 
     def share(self, task: str) -> float:
         """s_t: the task's labelled rows over those of all tasks."""
@@ -199,27 +201,33 @@ class MultiTaskTrainer(SavingTrainer):
             for batch in batches:
                 batch["tasks"].pop(name, None)
         counts = self._count(batches)
-        self.schedule.used = (counts.tokens, counts.clock)
+        self.schedule.used = (counts.encoded, counts.clock)
         return batches, counts
 
     def _count(self, batches: Sequence[Mapping[str, Any]]) -> StepCounts:
-        # The last column: real tokens, and the time of the first process, so that all processes end a run together.
-        table = torch.zeros(2, len(self.task_names) + 1, dtype=torch.float64)
+        # The last columns: real tokens, and the time of the first process, so that all processes end a run together.
+        table = torch.zeros(2, len(self.task_names) + 2, dtype=torch.float64)
+        conditioned = self.multi.conditioning is not None
         for batch in batches:
-            table[0, -1] += int(batch["attention_mask"].sum())
+            lengths = batch["attention_mask"].sum(1)
+            table[0, -1] += int(lengths.sum())
+            table[0, -2] += (
+                sum(int(lengths[rows["rows"]].sum()) for rows in batch["tasks"].values()) if conditioned else 0
+            )
             for name, rows in batch["tasks"].items():
                 place = self.task_names.index(name)
                 table[0, place] += self.multi.kinds[name].units(rows["labels"])
                 table[1, place] += len(rows["rows"])
         table[1, -1] = self.schedule.clock() if self.args.process_index == 0 else 0
         self._all_reduce(table)
-        (*units, tokens), (*rows_seen, clock) = table.tolist()
+        (*units, encoded, tokens), (*rows_seen, _, clock) = table.tolist()
         rows_seen, tokens, clock = [round(number) for number in rows_seen], round(tokens), round(clock)
         return StepCounts(
             dict(zip(self.task_names, units, strict=True)),
             dict(zip(self.task_names, rows_seen, strict=True)),
             tokens=tokens,
             clock=clock,
+            encoded=round(encoded) if conditioned else tokens,
         )
 
     def _all_reduce(self, table: Tensor) -> None:
