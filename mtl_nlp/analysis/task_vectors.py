@@ -1,7 +1,7 @@
 """The tasks' learned conditions as vectors: which tasks lie close.
 
-A task's vector is all that its condition adds: v (`vector`, `token`), all γ and β (`film`), all (alpha / r) · B A (`lora`). Only their
-inner products are ever needed, and those of low-rank matrices come from the factors: ⟨B₁A₁, B₂A₂⟩ = ⟨B₁ᵀB₂, A₁A₂ᵀ⟩.
+A task's vector is all that its condition adds: v (`vector`, `token`), all γ and β (`film`), all (alpha / r) · B A (`lora`). Only
+their inner products are ever needed, and those of low-rank matrices come from the factors: ⟨B₁A₁, B₂A₂⟩ = ⟨B₁ᵀB₂, A₁A₂ᵀ⟩.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from ..balancing.gradient_aggregation import make_aggregator
 from ..balancing.loss_weighting import weighting_class
 from ..balancing.rules import Setup, check_setup
 from ..balancing.settings import method_name, method_settings
-from ..errors import Faults, FaultyInput
 from ..conditioning import kind_of
+from ..errors import Faults, FaultyInput
 from ..recipe import Recipe
 
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")

@@ -40,8 +40,8 @@ class StepCounts:
     """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
 
     With class weights a unit counts as much as its weight, so that the mean is a weighted one. `tokens` are the real ones of all
-    rows, `encoded` those that the encoder sees (a conditioned one sees a row once a task), `clock` the milliseconds that the run has
-    taken by the first process' clock.
+    rows, `encoded` those that the encoder sees (a conditioned one sees a row once a task), `clock` the milliseconds that the run
+    has taken by the first process' clock.
     """
 
     units: dict[str, float]

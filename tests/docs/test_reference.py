@@ -16,6 +16,7 @@ import mtl_nlp
 from mtl_nlp.balancing import AGGREGATORS, WEIGHTINGS
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
+from mtl_nlp.conditioning import Conditioning
 from mtl_nlp.data.strategies import STRATEGIES
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.kinds import HEADS, head_kind
@@ -52,6 +53,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "stopping": Stopping,
     "schedule": SchedulePointSpec,
     "budget": Budget,
+    "conditioning": Conditioning,
     "lora": Lora,
     "retain": Retain,
 }
@@ -105,7 +107,7 @@ def test_the_examples_of_recipe_keys_are_valid() -> None:
                 start = {"encoder": {"from": "runs/first"}} if name == "retain" else {}
                 assert make_recipe({"tasks": ["demo_intent"], **start, **data})
             else:
-                needed = {"at": 0.0} if title == "schedule" else {}
+                needed = {"at": 0.0} if title == "schedule" else {"kind": "lora"} if title == "conditioning" else {}
                 assert model.model_validate({**needed, **data}, strict=True)
 
 

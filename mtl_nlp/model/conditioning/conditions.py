@@ -142,7 +142,8 @@ class Conditioning(nn.Module):
         """The pass with a further token before each row's first one; its own state is left out of what is returned."""
         starts, rows = mask.argmax(1), torch.arange(len(ids), device=ids.device)  # of right-padded rows 0
         wide_ids, wide_mask, wide_types = (_widened(x, rows, starts) for x in (ids, mask, types))
-        assert wide_ids is not None and wide_mask is not None
+        assert wide_ids is not None
+        assert wide_mask is not None
         wide_mask[rows, starts] = 1
         # Every other token keeps its place; the task's own has that of the first.
         places = F.pad(mask, (1, 0)).cumsum(1).sub_(1).clamp_(min=0) + self.record.first

@@ -1,7 +1,7 @@
 """Which rows of a pass are for which task, as the hooks inside the encoder see it.
 
-Rows stand task by task. On the padded path a module sees [R, T, …] and the tasks' parts are ranges of rows; on the padding-free path
-it sees [1, N, …], all real tokens in the order of their rows, and the parts are ranges of tokens.
+Rows stand task by task. On the padded path a module sees [R, T, …] and the tasks' parts are ranges of rows; on the padding-free
+path it sees [1, N, …], all real tokens in the order of their rows, and the parts are ranges of tokens.
 """
 
 from __future__ import annotations
