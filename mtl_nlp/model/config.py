@@ -70,6 +70,13 @@ class MultiTaskConfig(PreTrainedConfig):
         self.mtl_nlp_version = kwargs.pop("mtl_nlp_version", VERSION)
         super().__init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As in `config.json`, which says nothing of a conditioning that there is not."""
+        data = super().to_dict()
+        if data.get("conditioning") is None:
+            data.pop("conditioning", None)
+        return data
+
     def get_text_config(self, *args: Any, **kwargs: Any) -> Any:
         """The encoder's configuration: where transformers looks for `vocab_size`."""
         return self.encoder_config

@@ -187,7 +187,7 @@ def test_a_task_token_leaves_positions_and_the_number_of_states_as_they_are(name
     model = disturbed(conditioned(plain_model(name), "token"))
     given, seen = batch(), {}
     kept = model._encode
-    model._encode = lambda *args: seen.setdefault("hidden", kept(*seen.setdefault("args", args)))  # type: ignore[method-assign]
+    model._encode = lambda *args: kept(*seen.setdefault("args", args))  # type: ignore[method-assign]
     output = model(**given)
     ids, mask, _, positions = seen["args"]
     every = torch.cat([rows["rows"] for rows in given["tasks"].values()])
@@ -219,7 +219,9 @@ def test_a_left_padded_row_gets_its_token_where_it_begins() -> None:
 
 def test_what_an_encoder_does_not_have_is_refused_by_name() -> None:
     for name in ("deberta-v3",):
-        with pytest.raises(UserError, match=r"conditioning.targets: key_proj also works on something else"):
+        with pytest.raises(
+            UserError, match=r"conditioning.targets: attention.self.key_proj also works on something else"
+        ):
             conditioned(plain_model(name), "lora", targets=["key_proj"])
         sites = conditioned(plain_model(name), "lora").conditioning.record.sites
         assert sites

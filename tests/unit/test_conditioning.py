@@ -196,7 +196,7 @@ def test_a_plain_checkpoint_can_be_conditioned_and_a_conditioned_one_goes_on(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "wind"}, r"kind: found wind"),
+        ({"kind": "wind"}, r'conditioning\.kind: found "wind"'),
         ({"r": 10**18}, r"\br\b"),
         ({"r": 3}, r"has shape"),
         ({"sites": []}, r"sites"),
@@ -277,7 +277,7 @@ def test_rates_and_decay_of_conditions(tiny_encoder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("conditioning", "more", "message"),
     [
-        ("wind", {}, r"conditioning\.kind: found wind"),
+        ("wind", {}, r'conditioning: found "wind" → .*film'),
         ({"kind": "vector", "r": 4}, {}, r"conditioning\.r: found it with vector"),
         ("film", {"training": {"gradient_checkpointing": True}}, r"conditioning film: a layer that runs again"),
         ("film", {"training": {"fsdp": "full_shard"}}, r"conditioning film: the conditions are read inside"),

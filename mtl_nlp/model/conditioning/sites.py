@@ -56,7 +56,8 @@ def modules_at(encoder: nn.Module, kind: str, sites: Sequence[str]) -> dict[str,
     Raises:
         UserError: a site that is not there or is of another sort (a checkpoint's own list is not trusted).
     """
-    known = dict(encoder.named_modules())
+    # Where the whole encoder has adapters too (`lora:`), the module itself is inside peft's.
+    known = {name: getattr(module, "base_layer", module) for name, module in encoder.named_modules()}
     fits = is_norm if kind == "film" else is_linear
     odd = [site for site in sites if site not in known or not fits(known[site])]
     if odd or len(set(sites)) != len(sites) or not sites:
