@@ -34,8 +34,8 @@ TaskRows = Mapping[str, Tensor]
 class MultiTaskOutput(ModelOutput):
     """Each task's logits over its own rows; shapes as the head's docstring says.
 
-    `hidden` are the encoder's states of the whole batch, [B, T, H] (of a conditioned encoder those of its (row, task) pairs); `idle`
-    is 0, to be added to the loss (see `forward`).
+    `hidden` are the encoder's states of the whole batch, [B, T, H] (of a conditioned encoder those of its (row, task) pairs);
+    `idle` is 0, to be added to the loss (see `forward`).
     """
 
     # First, because ModelOutput would take a mapping in its first field for its own fields.

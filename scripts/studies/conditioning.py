@@ -49,7 +49,8 @@ def _said(groups: dict[str, list[dict[str, Any]]], best: str) -> str:
     plain = statistics.mean(record["test_mean"] for record in groups[PLAIN])
     means = {name: statistics.mean(r["test_mean"] for r in group) for name, group in groups.items() if name != PLAIN}
     reached = [name for name, mean in means.items() if mean >= plain]
-    told = f"Its mean on the test split is {statistics.mean(r['test_mean'] for r in groups[best]):.4f}, plain sharing's {plain:.4f}. "
+    mean = statistics.mean(record["test_mean"] for record in groups[best])
+    told = f"Its mean on the test split is {mean:.4f}, plain sharing's {plain:.4f}. "
     return told + (f"At or above plain sharing: {', '.join(reached)}." if reached else "No conditioning reached it.")
 
 

@@ -14,7 +14,7 @@ __all__ = ["folder"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vector", "lora"])
-def test_two_processes_are_one(folder: Path, kind: str) -> None:  # noqa: F811 - the fixture
+def test_two_processes_are_one(folder: Path, kind: str) -> None:
     sets = ("--set", f"conditioning={kind}", "--set", "training.eval_strategy='no'")
     train(folder / "recipe.yaml", folder / f"{kind}-1", 1, *sets)
     train(folder / "recipe.yaml", folder / f"{kind}-2", 2, *sets)
