@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 
+from .conditioning import Conditioning, as_mapping
 from .consistency import check_consistency
 from .distil import Distil, check_distil
 from .errors import Faults, FaultyInput, fault, listed
@@ -146,6 +147,7 @@ class RecipeFile(Strict):
     balancing: Balancing = Field(default_factory=Balancing)
     stopping: Stopping = Field(default_factory=Stopping)
     performance: Literal["auto", "plain"] = "auto"
+    conditioning: Annotated[Conditioning | None, BeforeValidator(as_mapping)] = None
     lora: Lora | None = None
     retain: Retain | None = None
     distil: Distil | None = None
@@ -320,13 +322,8 @@ def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
     if isinstance(entry, str):
         entry = {"use": entry}
     if not isinstance(entry, dict):
-        raise fault(
-            f"found {entry!r}",
-            where=place,
-            key=f"tasks.{i}",
-            allowed="a task's name, a path, or a mapping",
-            cure="quote it",
-        )
+        allowed = "a task's name, a path, or a mapping"
+        raise fault(f"found {entry!r}", where=place, key=f"tasks.{i}", allowed=allowed, cure="quote it")
     if "use" not in entry:
         return make_task(entry, source.below(*prefix), base, prefix)
     if not isinstance(entry["use"], str):

@@ -29,14 +29,25 @@ def show(
         return
     folder = check_folder(checkpoint)
     facts, commit = facts_of(folder), commit_of(folder)
+    vectors = None
+    if facts.conditioning is not None:
+        from ..analysis.task_vectors import task_vectors
+
+        vectors = task_vectors(folder)
     if json:
-        tables.as_json({"checkpoint": checkpoint, "commit": commit, **facts.as_dict()})
+        told = {"checkpoint": checkpoint, "commit": commit, **facts.as_dict()}
+        tables.as_json({**told, "task_vectors": vectors.as_dict() if vectors else None})
         return
     rows = [[t.name, t.head, listed(t.labels, 12) if t.labels else "", f"{t.parameters:,}"] for t in facts.tasks]
     tables.table("Tasks", ["task", "head", "labels", "parameters"], rows)
     scores = {task.name: task.scores for task in facts.tasks if task.scores}
     if scores:
         tables.scores("Validation", scores, facts.mean)
+    if vectors is not None:
+        lines = [
+            [n, length, *row] for n, length, row in zip(vectors.names, vectors.norms, vectors.cosines, strict=True)
+        ]
+        tables.table(f"Conditions ({vectors.kind}): cosines", ["task", "length", *vectors.names], lines)
     tables.table("Checkpoint", ["", ""], [*_about(facts), *([["commit", commit]] if commit else [])])
 
 
@@ -78,6 +89,7 @@ def _about(facts: Facts) -> list[list[Any]]:
     rows: list[list[Any]] = [
         ["encoder", f"{facts.encoder} ({facts.architecture})"],
         ["parameters", f"{facts.parameters:,}, of them {facts.encoder_parameters:,} in the encoder"],
+        ["conditioning", _conditioned(facts)],
         ["weights", f"{facts.bytes / 1e6:.1f} MB, {facts.dtype}"],
         ["data", listed(sources, 40)],
         ["steps", facts.run.get("steps")],
@@ -86,6 +98,12 @@ def _about(facts: Facts) -> list[list[Any]]:
     ]
     rows += [[name.replace("_", "-"), value] for name, value in facts.versions.items()]
     return [row for row in rows if row[1] not in (None, "")]
+
+
+def _conditioned(facts: Facts) -> str | None:
+    if facts.conditioning is None:
+        return None
+    return f"{facts.conditioning}: all answers to a text cost {facts.rows_per_text} rows of the encoder, one a task"
 
 
 def _pinned(task: Any) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import UserError, closest, fault, listed
 from ..hub.checkpoint import CHECKSUMS, check_folder, load_model, load_tokenizer, sync_folder, tokenizer_of, write_json
 from ..hub.single_task import check_destination, row_length, sample
+from ..model.conditioning import fold
 from ..model.heads import VanillaHead
 from ..model.multitask import MultiTaskModel
 from ..task import Task
@@ -102,6 +103,8 @@ def export_onnx(
     need_packages()
     model, tokenizer = load_model(source), load_tokenizer(source)
     names = _chosen(model, tasks)
+    if model.conditioning is not None:
+        model = _unconditioned(model, names)
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -158,6 +161,18 @@ def _chosen(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
         if name not in known:
             raise fault(f'no task "{name}".{closest(name, known)}', key="--task", allowed=listed([*known, "all"], 40))
     return [name for name in known if name in set(tasks)]
+
+
+def _unconditioned(model: MultiTaskModel, names: Sequence[str]) -> MultiTaskModel:
+    """The one task's own model, its condition folded in.
+
+    Raises:
+        UserError: several tasks, or a condition that cannot be folded in.
+    """
+    if len(names) > 1:
+        found = f"the encoder is conditioned on the task, and a graph runs it once for all of {listed(names)}"
+        raise fault(found, key="--task", allowed="one of them", cure="export each task into a folder of its own")
+    return fold(model, names[0])
 
 
 def graph_info(folder: Path, model: MultiTaskModel, tokenizer: Any, names: Sequence[str]) -> GraphInfo:

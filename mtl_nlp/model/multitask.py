@@ -16,6 +16,8 @@ from ..errors import UserError, listed
 from ..recipe import EncoderSpec
 from ..sharing import owner_of
 from ..task import Task
+from .conditioning import Conditioning, agrees_without_padding
+from .conditioning.fit import run_padded
 from .config import MultiTaskConfig, task_record
 from .dropout import MaskSource, install_fast_dropout
 from .encoder import freeze, load_encoder
@@ -32,7 +34,8 @@ TaskRows = Mapping[str, Tensor]
 class MultiTaskOutput(ModelOutput):
     """Each task's logits over its own rows; shapes as the head's docstring says.
 
-    `hidden` are the encoder's states of the whole batch, [B, T, H]; `idle` is 0, to be added to the loss (see `forward`).
+    `hidden` are the encoder's states of the whole batch, [B, T, H] (of a conditioned encoder those of its (row, task) pairs);
+    `idle` is 0, to be added to the loss (see `forward`).
     """
 
     # First, because ModelOutput would take a mapping in its first field for its own fields.
@@ -100,6 +103,9 @@ class MultiTaskModel(PreTrainedModel):
         self.heads = Heads(built, owners)
         self._declare_ties()
         self.post_init()
+        self.conditioning: Conditioning | None = None
+        if config.conditioning is not None:
+            self.conditioning = Conditioning(config.conditioning, self.encoder, list(self.kinds))
 
     def _declare_ties(self) -> None:
         ties: dict[str, str] = {}
@@ -181,6 +187,10 @@ class MultiTaskModel(PreTrainedModel):
             padding_free: False where the encoder has to attend by a function of the user's choice.
         """
         self.padding_free = padding_free_path(self.encoder, dropout) if padding_free else None
+        if self.conditioning is not None and self.padding_free is not None:
+            self.padding_free = (
+                self.padding_free if agrees_without_padding(self.conditioning, self.padding_free) else None
+            )
         if dropout is not None:
             install_fast_dropout(self, dropout)
 
@@ -244,7 +254,6 @@ class MultiTaskModel(PreTrainedModel):
         if input_ids is None:
             raise UserError("input_ids is missing: pass [rows, tokens] token ids")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        hidden = self._encode(input_ids, mask, token_type_ids)
         if tasks is None:
             every = torch.arange(len(input_ids), device=input_ids.device)
             whole = torch.tensor([len(input_ids)], device=input_ids.device)
@@ -252,6 +261,12 @@ class MultiTaskModel(PreTrainedModel):
             tasks = {
                 name: {"rows": every, "sizes": whole} if name in listing else {"rows": every} for name in self.kinds
             }
+        if self.conditioning is not None and tasks:
+            packed = self.padding_free is not None
+            encoded = self.conditioning.encode(self._encode, input_ids, mask, token_type_ids, tasks, packed=packed)
+            hidden, mask, input_ids, tasks = encoded.hidden, encoded.mask, encoded.ids, encoded.tasks
+        else:
+            hidden = self._encode(input_ids, mask, token_type_ids)
         parts = self._states(hidden, tasks)
         logits = {name: self._head_logits(name, parts[name], mask, input_ids, rows) for name, rows in tasks.items()}
         return MultiTaskOutput(hidden=hidden, logits=logits, idle=self._nothing(idle) if idle else None)
@@ -261,10 +276,19 @@ class MultiTaskModel(PreTrainedModel):
         heads = {id(self.heads[name]): self.heads[name] for name in idle}
         return sum((p.sum() * 0.0 for head in heads.values() for p in head.parameters()), torch.zeros(()))
 
-    def _encode(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def own_parameters(self, task: str) -> list[nn.Parameter]:
+        """What a task has beside the shared encoder: its head (which it may share) and its condition."""
+        own = list(self.heads[task].parameters())
+        return own if self.conditioning is None else own + list(self.conditioning.tasks[task].parameters())
+
+    def _encode(
+        self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
         """The encoder's output, [B, T, H]."""
         if self.padding_free is not None:
-            return self.padding_free(input_ids, mask, token_type_ids)
+            return self.padding_free(input_ids, mask, token_type_ids, positions)
+        if positions is not None:
+            return run_padded(self.encoder, input_ids, mask, token_type_ids, positions)
         kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         return self.encoder(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state
 

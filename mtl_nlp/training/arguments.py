@@ -7,7 +7,7 @@ What contradicts the road is refused by name with what to use instead; types are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -84,11 +84,13 @@ class OwnArguments:
 
     Attributes:
         head_learning_rate: for the heads; `learning_rate` when None.
+        conditioning_learning_rate: of the tasks' conditions (`conditioning.learning_rate`); the heads' when None.
         layer_lr_decay: each layer's rate is that of the layer above it times this (ULMFiT, arXiv:1801.06146).
     """
 
     head_learning_rate: float | None = None
     layer_lr_decay: float = 1.0
+    conditioning_learning_rate: float | None = None
 
 
 def check_training(recipe: Recipe) -> None:
@@ -165,6 +167,8 @@ def training_arguments(
     """
     settings = {**DEFAULTS, **{k: v for k, v in recipe.training.items() if k not in OWN}}
     own = OwnArguments(**{k: recipe.training[k] for k in OWN if k in recipe.training})
+    if recipe.conditioning is not None:
+        own = replace(own, conditioning_learning_rate=recipe.conditioning.learning_rate)
     if settings["eval_strategy"] == "no" or settings["save_strategy"] == "no":
         settings = {k: v for k, v in settings.items() if k != "load_best_model_at_end" or k in recipe.training}
     elif settings["eval_strategy"] != settings["save_strategy"] and "load_best_model_at_end" not in recipe.training:

@@ -29,6 +29,7 @@ from .balance import Balancer
 from .callbacks import summary
 from .chance import chance_losses
 from .check_balancing import takes_task_gradients
+from .conditioning import condition_model, row_cost
 from .distil import DistillingTrainer
 from .embedding_gradient import give_sparse_gradient, keep_row_gradient
 from .evaluation import Scorer
@@ -120,9 +121,12 @@ def finetune(
     trainer = build_trainer(prepared, callbacks=callbacks, push=push, private=private)
     before = old_scores(prepared, scoring(trainer))
     folder.mkdir(parents=True, exist_ok=True)
+    cost = row_cost(prepared, trainer.mixture)
     if trainer.is_world_process_zero():
         for line in (*plan_lines(made, trainer.mixture), str(prepared.precision)):
             logger.info("%s", line)
+        if cost is not None:
+            logger.info("%s", cost.line())
     if profile is not None and trainer.is_world_process_zero():
         trainer.add_callback(ProfileCallback(trainer, profile, folder))
     start = time.perf_counter()
@@ -130,6 +134,8 @@ def finetune(
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
     report["parameters"] = parameter_counts(trainer.multi)
     report |= trainer.schedule.report()
+    if cost is not None:
+        report["rows_per_text"] = {"training": round(cost.training, 4), "prediction": cost.prediction}
     return save_result(trainer, prepared, folder, report, before)
 
 
@@ -204,6 +210,7 @@ def starting_model(prepared: Prepared) -> MultiTaskModel:
         pad = prepared.tokenizer.pad_token_id
         model = MultiTaskModel.from_encoder(recipe.encoder_spec, prepared.tasks, base=recipe.base, pad_token_id=pad)
     take_heads(model, prepared.tasks)
+    condition_model(model, recipe)
     if recipe.lora is not None:
         lora.add_adapters(model, recipe.lora)
     return model

@@ -22,6 +22,7 @@ from ..data.strategies import SamplingSettings, SchedulePoint, check_options, fi
 from ..errors import Faults, FaultyInput, closest, fault, listed
 from ..recipe import Recipe
 from .arguments import DEFAULTS
+from .conditioning import encoded_times
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -178,8 +179,9 @@ def _mixture(prepared: Prepared) -> Mixture:
     most = block_of(steps, learns=first.strategy.learns or recipe.stopping.per_task)
     mixture = make(steps=steps, block_batches=even_block(steps, most))
     tokens = recipe.stopping.budget.tokens
-    if tokens is not None and expected_tokens(mixture, train) > tokens:
-        steps = max(1, int(steps * tokens / expected_tokens(mixture, train)))
+    times = encoded_times(prepared) if tokens is not None else {}
+    if tokens is not None and expected_tokens(mixture, train, times) > tokens:
+        steps = max(1, int(steps * tokens / expected_tokens(mixture, train, times)))
         mixture = make(steps=steps, block_batches=even_block(steps, most))
     return mixture
 
@@ -226,9 +228,12 @@ def block_of(steps: int, *, learns: bool) -> int:
     return max(8, min(32, steps // 32)) if learns else 32
 
 
-def expected_tokens(mixture: Mixture, train: Mapping[str, EncodedSplit]) -> float:
-    """Real tokens through the encoder in the planned steps, from each corpus' mean."""
-    return sum(row.draws * mean_tokens(train[row.corpus]) for row in mixture.describe(steps=mixture.planned))
+def expected_tokens(
+    mixture: Mixture, train: Mapping[str, EncodedSplit], times: Mapping[str, float] | None = None
+) -> float:
+    """Real tokens through the encoder in the planned steps, from each corpus' mean and how many `times` a text is encoded."""
+    rows, times = mixture.describe(steps=mixture.planned), times or {}
+    return sum(row.draws * mean_tokens(train[row.corpus]) * times.get(row.corpus, 1.0) for row in rows)
 
 
 def mean_tokens(split: EncodedSplit) -> float:

@@ -24,6 +24,7 @@ from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import check_best_metric, check_training
 from .check_balancing import check_balancing
+from .conditioning import check_conditioning
 from .mixing import build_mixture, check_mixture, check_stopping
 from .precision import Precision, settle_precision
 from .transfer import adopt_labels
@@ -89,7 +90,8 @@ def check_recipe(recipe: Recipe) -> None:
         FaultyInput: every fault.
     """
     faults = Faults()
-    for check in (check_training, check_metrics, check_best_metric, check_mixture, check_stopping, check_balancing):
+    checks = (check_training, check_metrics, check_best_metric, check_mixture, check_stopping, check_balancing)
+    for check in (*checks, check_conditioning):
         try:
             check(recipe)
         except FaultyInput as error:

@@ -25,6 +25,7 @@ from ..decoding import by_length, run_batch, texts_of
 from ..errors import fault
 from ..recipe import Stopping
 from .arguments import training_arguments
+from .conditioning import row_cost
 from .evaluation import Scorer
 from .finetune import build_trainer, make_scorer
 from .mixing import foretold
@@ -111,6 +112,7 @@ def plan_run(prepared: Prepared) -> RunPlan:
     steps = mixture.planned
     arguments, _ = training_arguments(recipe, max_steps=steps)
     evaluations = count_evaluations(arguments, mixture)
+    cost = row_cost(prepared, mixture)
     return RunPlan(
         encoder=recipe.encoder_spec.name,
         max_length=prepared.max_length,
@@ -128,7 +130,7 @@ def plan_run(prepared: Prepared) -> RunPlan:
         evaluations=evaluations,
         validation_texts=sum(len(split) for split in prepared.encoded["validation"].values()),
         corpora=mixture.describe(steps=steps),
-        notes=foretold(recipe, mixture),
+        notes=foretold(recipe, mixture) + ([cost.line()] if cost is not None else []),
     )
 
 

@@ -41,13 +41,15 @@ class StepCounts:
     """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
 
     With class weights a unit counts as much as its weight, so that the mean is a weighted one. `tokens` are the real ones of all
-    rows, `clock` the milliseconds that the run has taken by the first process' clock.
+    rows, `encoded` those that the encoder sees (a conditioned one sees a row once a task), `clock` the milliseconds that the run
+    has taken by the first process' clock.
     """
 
     units: dict[str, float]
     rows: dict[str, int]
     tokens: int = 0
     clock: int = 0
+    encoded: int = 0
 
     def share(self, task: str) -> float:
         """s_t: the task's labelled rows over those of all tasks."""
@@ -211,14 +213,18 @@ class MultiTaskTrainer(SavingTrainer):
             for batch in batches:
                 batch["tasks"].pop(name, None)
         counts = self._count(batches)
-        self.schedule.used = (counts.tokens, counts.clock)
+        self.schedule.used = (counts.encoded, counts.clock)
         return batches, counts
 
     def _count(self, batches: Sequence[Mapping[str, Any]]) -> StepCounts:
-        # The last column: real tokens, and the time of the first process, so that all processes end a run together.
-        units, seen, kinds = [0.0] * (len(self.task_names) + 1), [0] * (len(self.task_names) + 1), self.multi.kinds
+        # The last columns: real tokens, those that were encoded, and the time of the first process, so that all end a run together.
+        units, seen, kinds = [0.0] * (len(self.task_names) + 2), [0] * (len(self.task_names) + 2), self.multi.kinds
+        conditioned = self.multi.conditioning is not None
         for batch in batches:
-            units[-1] += int(batch["attention_mask"].sum())
+            lengths = batch["attention_mask"].sum(1)
+            units[-1] += int(lengths.sum())
+            if conditioned:
+                units[-2] += sum(int(lengths[rows["rows"]].sum()) for rows in batch["tasks"].values())
             for name, rows in batch["tasks"].items():
                 place = self._places[name]
                 units[place] += kinds[name].units(rows["labels"])
@@ -226,13 +232,14 @@ class MultiTaskTrainer(SavingTrainer):
         seen[-1] = self.schedule.clock() if self.args.process_index == 0 else 0
         table = torch.tensor([units, seen], dtype=torch.float64)
         self._all_reduce(table)
-        (*units, tokens), (*rows_seen, clock) = table.tolist()
+        (*units, encoded, tokens), (*rows_seen, _, clock) = table.tolist()
         rows_seen, tokens, clock = [round(number) for number in rows_seen], round(tokens), round(clock)
         return StepCounts(
             dict(zip(self.task_names, units, strict=True)),
             dict(zip(self.task_names, rows_seen, strict=True)),
             tokens=tokens,
             clock=clock,
+            encoded=round(encoded) if conditioned else tokens,
         )
 
     def floating_point_ops(self, inputs: Any) -> int:

@@ -16,6 +16,7 @@ import mtl_nlp
 from mtl_nlp.balancing import AGGREGATORS, WEIGHTINGS
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
+from mtl_nlp.conditioning import Conditioning
 from mtl_nlp.data.strategies import STRATEGIES
 from mtl_nlp.distil import Distil
 from mtl_nlp.inference.predictor import Predictor
@@ -53,6 +54,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "stopping": Stopping,
     "schedule": SchedulePointSpec,
     "budget": Budget,
+    "conditioning": Conditioning,
     "lora": Lora,
     "retain": Retain,
     "distil": Distil,
@@ -107,7 +109,11 @@ def test_the_examples_of_recipe_keys_are_valid() -> None:
                 start = {"encoder": {"from": "runs/first"}} if name == "retain" else {}
                 assert make_recipe({"tasks": ["demo_intent"], **start, **data})
             else:
-                needed = {"schedule": {"at": 0.0}, "distil": {"teachers": {"sst2": "runs/sst2"}}}.get(title, {})
+                needed: dict[str, Any] = {
+                    "schedule": {"at": 0.0},
+                    "conditioning": {"kind": "lora"},
+                    "distil": {"teachers": {"sst2": "runs/sst2"}},
+                }.get(title, {})
                 assert model.model_validate({**needed, **data}, strict=True)
 
 
