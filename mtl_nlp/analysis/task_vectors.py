@@ -6,7 +6,7 @@ their inner products are ever needed, and those of low-rank matrices come from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def vectors_of(kind: str, names: list[str], products: Matrix) -> TaskVectors:
     return TaskVectors(kind, names, norms.tolist(), cosines.tolist(), plane.tolist(), explained)
 
 
-def gramian(parts: list[Mapping[str, Matrix]]) -> Matrix:
+def gramian(parts: Sequence[Mapping[str, Matrix]]) -> Matrix:
     """[M, M] inner products of the tasks' conditions, each given by name: arrays, or pairs of factors `SITE.a`, `SITE.b`."""
     size = len(parts)
     products = np.zeros((size, size))

@@ -112,7 +112,8 @@ class Conditioning(nn.Module):
         names = tuple(tasks)
         every = torch.cat([tasks[name]["rows"] for name in names])
         ids, mask, types = ids[every], mask[every], None if types is None else types[every]
-        counts, moved, start = tuple(len(tasks[name]["rows"]) for name in names), {}, 0
+        counts, start = tuple(len(tasks[name]["rows"]) for name in names), 0
+        moved: dict[str, TaskRows] = {}
         for name, count in zip(names, counts, strict=True):
             moved[name] = {**tasks[name], "rows": torch.arange(start, start + count, device=ids.device)}
             start += count
@@ -181,13 +182,13 @@ class Conditioning(nn.Module):
     def _replace_forward(self, site: str, module: nn.Module) -> None:
         """Normalise by each task's weights: what a folded encoder computes, bit by bit."""
         before = module.__dict__.get("forward")
-        module.forward = partial(self._normalise, site, module, before)  # type: ignore[method-assign]
+        module.__dict__["forward"] = partial(self._normalise, site, module, before)
 
         def undo() -> None:
             if before is None:
                 module.__dict__.pop("forward", None)
             else:
-                module.forward = before  # type: ignore[method-assign]
+                module.__dict__["forward"] = before
 
         self._undo.append(undo)
 

@@ -63,7 +63,8 @@ def folded_state(conditioning: Conditioning, encoder: nn.Module, task: str) -> d
     with torch.no_grad():
         if record.kind == "vector":
             name, table = embeddings_of(encoder)
-            state[f"{name}.weight"] = table.weight + conditioning.tasks[task].vector
+            condition: Any = conditioning.tasks[task]
+            state[f"{name}.weight"] = table.weight + condition.vector
             return state
         parts = conditioning.parts(task)
         for site, module in modules_at(encoder, record.kind, record.sites).items():

@@ -50,7 +50,7 @@ def features(module: Any) -> tuple[int, int]:
     return (second, first) if isinstance(module, nn.Linear) else (first, second)
 
 
-def modules_at(encoder: nn.Module, kind: str, sites: Sequence[str]) -> dict[str, nn.Module]:
+def modules_at(encoder: nn.Module, kind: str, sites: Sequence[str]) -> dict[str, Any]:
     """Site → module.
 
     Raises:
