@@ -61,7 +61,8 @@ def check_distil(
         elif known[name].kind.annotation not in TAUGHT:
             allowed = "one label, several labels, a number, tags"
             faults.add(f"{known[name].head} cannot be taught", where=where, key=key, allowed=allowed)
-    if spec.annealing and "gold" in spec.model_fields_set:
+    # The resolved recipe of a run has every default written out.
+    if spec.annealing and spec.gold != Distil.model_fields["gold"].default:
         cure = "with annealing the labels' share grows from 0 to 1: add annealing: false, or leave gold out"
         faults.add(f"found {spec.gold}", where=source.where(("distil", "gold")), key="distil.gold", cure=cure)
     if retained not in (None, "rehearsal"):

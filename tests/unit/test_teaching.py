@@ -94,7 +94,8 @@ def test_the_steps_loss_by_hand(singles: dict[str, Path], tiny_encoder: Path, tm
         gold = torch.nn.functional.cross_entropy(logits[known], labels[known])
         p, q = ((x[known] / 2).log_softmax(-1) for x in (teacher, logits))
         soft = 4 * (p.exp() * (p - q)).sum(-1).mean()
-        assert float(means[name]) == pytest.approx(float(0.25 * gold + 0.75 * soft), rel=1e-5)
+        expected = (0.25 * gold + 0.75 * soft).item()
+        assert means[name].item() == pytest.approx(expected, rel=1e-5)
     # The teacher's outputs in the batch are those that it gives when it is asked for the same rows.
     from mtl_nlp.hub.checkpoint import load_model
 
