@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from mtl_nlp.schema import dump_yaml
 from tests.fusion_runs import build_singles, recipe_of, write_data
 from tests.integration.test_living_cli import program
 
 
+@pytest.mark.slow
 def test_models_are_fused_and_faults_are_told(tiny_encoder: Path, tmp_path: Path) -> None:
     runs = {name: str(path) for name, path in build_singles(tiny_encoder, tmp_path).items()}
     merged = str(tmp_path / "merged")
