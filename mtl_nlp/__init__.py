@@ -21,6 +21,7 @@ _WHERE = {
     "add_task": "training.add_task",
     "drop_task": "hub.drop",
     "calibrate": "training.calibration",
+    "compare": "analysis.compare",
     "MultiTaskTrainer": "training.trainer",
     "Predictor": "inference.predictor",
     "MultiTaskModel": "model.multitask",
@@ -55,6 +56,7 @@ __all__ = [
     "VanillaHead",
     "add_task",
     "calibrate",
+    "compare",
     "drop_task",
     "finetune",
     "load_recipe",
@@ -66,6 +68,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .analysis.compare import compare
     from .data.mixture import Mixture
     from .data.strategies import SamplingStrategy, register_strategy
     from .errors import UserError

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from .comparison import CompareSpec
 from .consistency import check_consistency
 from .errors import Faults, FaultyInput, fault, listed
 from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
@@ -147,6 +148,7 @@ class RecipeFile(Strict):
     performance: Literal["auto", "plain"] = "auto"
     lora: Lora | None = None
     retain: Retain | None = None
+    compare: CompareSpec | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(default=13, ge=0, lt=2**32)
     output_dir: str | None = None
@@ -191,7 +193,7 @@ class Recipe(RecipeFile):
 
     def resolved(self) -> dict[str, Any]:
         """The run as plain data that stands alone: tasks embedded, local sources absolute, defaults written out."""
-        data = self.model_dump(exclude={"tasks", "output_dir"})
+        data = self.model_dump(exclude={"tasks", "output_dir", "compare"})
         data["encoder"] = self.encoder_spec.model_dump(by_alias=True)
         start = self.encoder_spec.from_
         if start is not None and (self.base / start).is_dir():

@@ -62,6 +62,7 @@ def write_predictions(
     *,
     recipe: str | Path | None = None,
     sets: Sequence[str] = (),
+    datasets: Mapping[str, Any] | None = None,
     output: str | Path | None = None,
     batch: int = 64,
 ) -> Predicted:
@@ -70,16 +71,17 @@ def write_predictions(
     Args:
         checkpoint: a folder that `train` wrote, or `OWNER/NAME` on the Hub.
         recipe: says where the data is; the checkpoint's own resolved recipe when None.
+        datasets: task → data in memory, as for `finetune`.
         output: the folder for the files; `CHECKPOINT/predictions` when None.
 
     Raises:
         UserError: no checkpoint, no such split, or the files cannot be written.
     """
     folder = check_folder(checkpoint)
-    model, prepared = open_checkpoint(
-        folder, recipe, sets=sets, split=split, data_root=Path(data_root) if data_root else None
-    )
-    return predict_split(model, prepared, split, Path(output) if output is not None else folder / FOLDER, batch=batch)
+    root = Path(data_root) if data_root is not None else None
+    model, prepared = open_checkpoint(folder, recipe, sets=sets, split=split, data_root=root, memory=datasets)
+    target = Path(output) if output is not None else folder / FOLDER
+    return predict_split(model, prepared, split, target, batch=batch)
 
 
 def predict_split(model: MultiTaskModel, prepared: Prepared, split: str, folder: Path, *, batch: int = 64) -> Predicted:
@@ -140,11 +142,20 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     Raises:
         UserError: it cannot be written.
     """
+    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """A file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as handle:
-            handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,12 @@ def open_checkpoint(
     sets: Sequence[str] = (),
     split: str = "validation",
     data_root: Path | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> tuple[MultiTaskModel, Prepared]:
     """A checkpoint's model (on the device that there is) and a split of its tasks' data, ready to be scored.
+
+    Args:
+        memory: task → data (or split → data) that is in memory.
 
     Raises:
         UserError: no checkpoint, a recipe with tasks that it does not have, or no such split.
@@ -63,7 +67,7 @@ def open_checkpoint(
     if split not in ("train", "validation", "test"):
         raise fault(f'found "{split}"', key="--split", allowed="train, validation or test")
     folder = check_folder(checkpoint)
-    made = load_recipe(recipe or folder / RESOLVED, sets)
+    made = load_recipe(recipe or folder / RESOLVED, sets, memory=memory or ())
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     _take_labels(made, model.tasks, str(recipe or folder))
     if made.encoder_spec.max_length is None:
@@ -74,6 +78,7 @@ def open_checkpoint(
     prepared = prepare(
         made,
         data_root=data_root,
+        memory=memory,
         splits=("train", split) if split == "validation" else (split,),
         tokenizer=tokenizer,
         need_train=False,
