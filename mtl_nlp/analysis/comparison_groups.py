@@ -48,7 +48,7 @@ def training_texts(corpora: Sequence[Corpus]) -> dict[str, TrainingTexts]:
     """Task → what it and the others learn from; tasks of one corpus are no others to each other."""
     texts = {corpus.name: _texts(corpus) for corpus in corpora}
     words = {name: {word for text in found for word in text} for name, found in texts.items()}
-    found = {}
+    found: dict[str, TrainingTexts] = {}
     for corpus in corpora:
         others = [name for name in texts if name != corpus.name]
         made = TrainingTexts(

@@ -63,7 +63,7 @@ def read_tests(plan: Plan, place: Place) -> dict[tuple[str, str], Test]:
     for task in plan.tasks:
         gold: list[Any] | None = None
         for variant in plan.variants:
-            runs = []
+            runs: list[Lines] = []
             for seed in plan.seeds:
                 folder = place.run(Run(variant.name, task.name if variant.kind == "single" else None, seed))
                 lines = read_predictions(folder / FOLDER / f"test-{task.name}.jsonl")

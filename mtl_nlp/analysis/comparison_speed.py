@@ -39,7 +39,10 @@ def inputs(plan: Plan, place: Place, texts: int = TEXTS) -> list[Any]:
 def measure_speed(
     plan: Plan, place: Place, *, texts: int = TEXTS, repeats: int = REPEATS
 ) -> dict[str, dict[str, float]]:
-    """Variant → `seconds_per_text`; variants whose weights are gone are left out, and nothing is measured without the separate ones."""
+    """Variant → `seconds_per_text`.
+
+    Variants whose weights are gone are left out; without the separate models nothing is measured.
+    """
     rows, seed = inputs(plan, place, texts), plan.seeds[0]
     folders: dict[str, list[tuple[Path, str | None]]] = {}
     for variant in plan.variants:

@@ -127,7 +127,9 @@ def outcomes(metric: str, runs: Sequence[Lines], task: Task) -> Outcomes:
         runs: each run's lines, in the same order.
     """
     name = ALIASES.get(metric, metric)
-    per_example, value = _EXAMPLES.get(name), _mean
+    per_example = _EXAMPLES.get(name)
+    sums: Any
+    value: Value = _mean
     if per_example is not None:
         sums = [[per_example(_predicted(line, task), line["gold"]) for line in run] for run in runs]
     elif name in _SPANS and task.scheme != "none":
