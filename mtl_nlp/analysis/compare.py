@@ -75,6 +75,7 @@ def compare(
     datasets: Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
     output: str | Path | None = None,
+    tasks: Sequence[str] | None = None,
     keep: str = "first",
     callbacks: Any = (),
 ) -> Comparison:
@@ -86,13 +87,16 @@ def compare(
         datasets: task → data in memory, as for `finetune`.
         data_root: read `DIR/TASK/{train,validation,test}.*` in place of Hub data sets.
         output: the folder; `OUTPUT_DIR-comparison` by default. A comparison that is there is gone on with.
+        tasks: those that are compared; all that have a metric by default. The joint model learns the others too.
         keep: whose weights stay: `first` (seed), `all` or `none`.
         callbacks: further `transformers.TrainerCallback`s.
 
     Raises:
         UserError: anything at fault in recipe, variants, data or folder, all of it before the first step.
     """
-    setup = prepare_comparison(recipe, seeds=seeds, datasets=datasets, data_root=data_root, output=output, keep=keep)
+    setup = prepare_comparison(
+        recipe, seeds=seeds, datasets=datasets, data_root=data_root, output=output, tasks=tasks, keep=keep
+    )
     plan, place, prepared = setup.plan, setup.place, setup.prepared
     open_folder(place.folder, plan)
     with locked(place.folder):
@@ -127,6 +131,7 @@ def prepare_comparison(
     datasets: Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
     output: str | Path | None = None,
+    tasks: Sequence[str] | None = None,
     keep: str = "first",
 ) -> Setup:
     """Check recipe, variants and data (arguments as for `compare`).
@@ -137,7 +142,7 @@ def prepare_comparison(
     made = as_recipe(recipe, datasets)
     if keep not in KEEP:
         raise fault(f'found "{keep}"', key="--keep", allowed=", ".join(KEEP))
-    plan = make_plan(made, seeds, list(datasets or {}))
+    plan = make_plan(made, seeds, list(datasets or {}), tasks)
     if output is None and made.output_dir is None:
         raise fault("missing", where=made.place_of(), key="output_dir", allowed="a folder", cure="or give --output DIR")
     folder = Path(output).absolute() if output is not None else Path(f"{made.output_dir}-comparison")
@@ -209,8 +214,8 @@ def collected(plan: Plan, place: Place, prepared: Prepared) -> dict[str, Any]:
     """The content of `comparison.json`, from the run folders alone."""
     records = records_of(plan, place)
     logger.info("comparing %d runs", len(records))
-    tasks = {task.name: task for task in prepared.tasks}
-    plan.tasks = [tasks[name] for name in plan.task_names]  # with the labels that the data gave
+    settled = {task.name: task for task in prepared.tasks}
+    plan.tasks = [settled[name] for name in plan.task_names]  # with the labels that the data gave
     tests = read_tests(plan, place)
     results, overall = result_entries(plan, tests, training_texts(prepared.corpora))
     path = place.folder / SPEED

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison import JOINT, SINGLE, CompareSpec, assignments
-from ..errors import Faults, FaultyInput, fault, listed
+from ..errors import Fault, Faults, FaultyInput, listed
 from ..recipe import Recipe, make_recipe
 from ..task import Task
 from ..training.arguments import DEFAULTS
@@ -196,11 +196,17 @@ def shrunk(training: Mapping[str, Any], share: float) -> dict[str, Any]:
     return found
 
 
-def make_plan(recipe: Recipe, seeds: int | Sequence[int] | None = None, memory: Sequence[str] = ()) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    seeds: int | Sequence[int] | None = None,
+    memory: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+) -> Plan:
     """The plan of a recipe's comparison.
 
     Args:
         seeds: a number or a list, in place of `compare.seeds`.
+        only: the tasks that are compared; all that have a metric by default.
 
     Raises:
         FaultyInput: every fault of the recipe, its variants and the comparison, before anything is read or trained.
@@ -218,6 +224,10 @@ def make_plan(recipe: Recipe, seeds: int | Sequence[int] | None = None, memory: 
         found = f"{len(tasks)} task with a metric"
         faults.add(found, where=recipe.place_of("tasks"), key="tasks", allowed="two or more, to share an encoder")
     _check_sides(recipe, faults)
+    unknown = sorted(set(only or ()).difference(task.name for task in tasks))
+    if unknown or (only is not None and not only):
+        faults.add(f"found {listed(unknown)}", key="--tasks", allowed=listed(task.name for task in tasks))
+    tasks = [task for task in tasks if only is None or task.name in only]
     names = tuple(task.name for task in tasks)
     variants = [Variant(JOINT, "joint", tasks=names), Variant(SINGLE, "single", tasks=names)]
     plan = Plan(recipe, several, tasks, variants, list(spec.learning_rates or []), list(memory))
@@ -270,11 +280,13 @@ def _add_variant(plan: Plan, name: str, given: Any, faults: Faults) -> None:
     plan.variants.append(variant)
     try:
         made = plan._made(Run(name, None, 0), variant.sets, Path())
+    except FaultyInput as error:
+        _retell(error, where, key, faults)
+        return
+    try:
         check_recipe(made)
     except FaultyInput as error:
-        for one in error.faults:
-            faults.add(one.found, where=where, key=f"{key}: {one.key}", allowed=one.allowed, cure=one.cure)
-        return
+        _retell(error, where, key, faults, known=_faults_of(plan.recipe))
     missing = [task for task in plan.task_names if task not in [found.name for found in made.definitions]]
     if missing:
         faults.add(f"has no task {listed(missing)}", where=where, key=key, allowed="all tasks of the recipe")
@@ -283,17 +295,23 @@ def _add_variant(plan: Plan, name: str, given: Any, faults: Faults) -> None:
         faults.add("another budget", where=where, key=key, cure=cure)
 
 
+def _retell(error: FaultyInput, where: str, key: str, faults: Faults, known: Sequence[Fault] = ()) -> None:
+    """A variant's own faults, at its place; those of the recipe itself are told once."""
+    told = {(one.key, one.found) for one in known}
+    for one in error.faults:
+        if (one.key, one.found) not in told:
+            faults.add(one.found, where=where, key=f"{key}: {one.key}", allowed=one.allowed, cure=one.cure)
+
+
+def _faults_of(recipe: Recipe) -> list[Fault]:
+    try:
+        check_recipe(recipe)
+    except FaultyInput as error:
+        return error.faults
+    return []
+
+
 def steps_asked(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long a run is."""
     asked = [recipe.training.get(key) for key in ("max_steps", "num_train_epochs")]
     return (*asked, recipe.stopping.budget.steps, recipe.stopping.budget.tokens)
-
-
-def same_seed(run: Run, variant: str, task: str | None = None) -> Run:
-    """The run of another model with the same seed."""
-    return Run(variant, task, run.seed)
-
-
-def unknown_run(run: Run) -> FaultyInput:
-    """A run that should be there is not."""
-    return fault("is not there", where=run.name, cure="run the comparison again")

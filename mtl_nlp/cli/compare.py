@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,9 @@ def compare(
     sets: Sets = None,
     data_root: DataRoot = None,
     output: Annotated[Path | None, typer.Option(help="The folder; OUTPUT_DIR-comparison if absent.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Compare these alone, separated by commas; the joint model learns all.")
+    ] = None,
     keep: Annotated[str, typer.Option(help="Whose weights stay: first (seed), all or none.")] = "first",
     plan: Annotated[bool, typer.Option("--plan", help="Check everything, list the runs, and train nothing.")] = False,
     json: AsJson = False,
@@ -40,11 +43,12 @@ def compare(
     from ..analysis import compare as comparing
 
     quieten_loading()
+    only = [name.strip() for name in tasks.split(",")] if tasks is not None else None
+    given: Any = {"seeds": seeds, "data_root": data_root, "output": output, "tasks": only, "keep": keep}
     if plan:
-        setup = comparing.prepare_comparison(loaded, seeds=seeds, data_root=data_root, output=output, keep=keep)
-        show_plan(setup, json=json)
+        show_plan(comparing.prepare_comparison(loaded, **given), json=json)
         return
-    found = comparing.compare(loaded, seeds=seeds, data_root=data_root, output=output, keep=keep)
+    found = comparing.compare(loaded, **given)
     render(found, json=json)
 
 

@@ -32,6 +32,7 @@ SHORTER = {
     "train": ["--set", "training.max_steps=2"],
     "add-task": ["--set", "training.max_steps=2"],
     "check": ["--no-probe"],
+    "compare": ["--set", "training.max_steps=2"],
 }
 SKIPPED = ("make", "pip", "python", "git", "torchrun")
 NUMBER = re.compile(r"\d+(\.\d+)?")

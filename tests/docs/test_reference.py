@@ -16,6 +16,7 @@ import mtl_nlp
 from mtl_nlp.balancing import AGGREGATORS, WEIGHTINGS
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
+from mtl_nlp.comparison import CompareSpec
 from mtl_nlp.data.strategies import STRATEGIES
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.kinds import HEADS, head_kind
@@ -54,6 +55,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "budget": Budget,
     "lora": Lora,
     "retain": Retain,
+    "compare": CompareSpec,
 }
 
 
