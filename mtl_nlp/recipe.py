@@ -200,8 +200,7 @@ class Recipe(RecipeFile):
             data["encoder"]["from"] = str((self.base / start).resolve())
         if Path(self.encoder_spec.name).is_absolute() or (self.base / self.encoder_spec.name).is_dir():
             data["encoder"]["name"] = str((self.base / self.encoder_spec.name).resolve())
-        tasks = [_resolved_task(task) for task in self.definitions]
-        return {"encoder": data.pop("encoder"), "tasks": tasks, **data}
+        return {"encoder": data.pop("encoder"), "tasks": [_resolved_task(task) for task in self.definitions], **data}
 
     def write_resolved(self, folder: Path) -> None:
         """Write `recipe.resolved.yaml`."""
@@ -366,8 +365,7 @@ def _check_start(recipe: Recipe, source: Source, faults: Faults) -> None:
             where = source.where(("balancing", key))
             faults.add(f"found {chosen} with {retain.method}", where=where, key=f"balancing.{key}", cure=cure)
     if retain.rate is not None and recipe.mixture.strategy != "proportional":
-        where = source.where(("mixture", "strategy"))
-        cure = "retain.rate sets the rates: leave the strategy out"
+        where, cure = source.where(("mixture", "strategy")), "retain.rate sets the rates: leave the strategy out"
         faults.add(f"found {recipe.mixture.strategy}", where=where, key="mixture.strategy", cure=cure)
 
 

@@ -24,6 +24,7 @@ from ..training.finetune import as_recipe
 from ..training.mixing import build_mixture
 from ..training.predictions import write_text
 from ..training.prepare import Prepared, prepare
+from .comparison_folder import Place, locked, open_folder, write_whole
 from .comparison_groups import training_texts
 from .comparison_plan import Plan, Run, make_plan, plain_recipe, single_steps
 from .comparison_results import (
@@ -36,7 +37,7 @@ from .comparison_results import (
     run_entries,
     variant_entries,
 )
-from .comparison_runs import KEEP, Place, Runner, locked, open_folder, write_whole
+from .comparison_runs import KEEP, Runner
 from .comparison_speed import measure_speed
 from .comparison_tables import markdown
 

@@ -13,9 +13,9 @@ from ..comparison import SINGLE
 from ..errors import Faults
 from ..task import Task
 from ..training.predictions import FOLDER, read_predictions
+from .comparison_folder import Place, record_of
 from .comparison_groups import TrainingTexts, compare_groups, masks
 from .comparison_plan import Plan, Run, Variant
-from .comparison_runs import Place, record_of
 from .outcomes import SLOW_RESAMPLES, Lines, Outcomes, outcomes
 from .statistics import (
     NOTHING,

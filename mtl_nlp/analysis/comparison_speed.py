@@ -6,6 +6,7 @@ that whatever else the machine does hits all alike; the median counts.
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from pathlib import Path
@@ -15,8 +16,10 @@ from ..comparison import SINGLE
 from ..errors import UserError
 from ..inference.predictor import Predictor
 from ..training.predictions import FOLDER, read_predictions
-from .comparison_plan import Plan, Run, Variant
-from .comparison_runs import Place, has_weights
+from .comparison_folder import Place, has_weights
+from .comparison_plan import Plan, Run
+
+logger = logging.getLogger("mtl_nlp")
 
 TEXTS, REPEATS = 128, 3
 
@@ -48,13 +51,16 @@ def measure_speed(
     for variant in plan.variants:
         sides = plan.task_names if variant.kind == "single" else [None]
         found = [(place.run(Run(variant.name, side, seed)), side) for side in sides]
-        if all(has_weights(folder) for folder, _ in found) and _is_plain(variant):
+        if all(has_weights(folder) for folder, _ in found):
             folders[variant.name] = found
     if SINGLE not in folders:
         return {}
-    loaded = {
-        name: [(Predictor.from_pretrained(folder), side) for folder, side in found] for name, found in folders.items()
-    }
+    loaded = {}
+    for name, found in folders.items():
+        try:
+            loaded[name] = [(Predictor.from_pretrained(folder), side) for folder, side in found]
+        except UserError as error:  # a fusion that no single folder answers
+            logger.warning("the speed of %s is not measured: %s", name, error)
     seconds: dict[str, list[float]] = {name: [] for name in loaded}
     for number in range(repeats + 1):
         for name, models in loaded.items():
@@ -64,11 +70,6 @@ def measure_speed(
             if number:  # the first round warms up
                 seconds[name].append((time.perf_counter() - start) / len(rows))
     return {name: {"seconds_per_text": statistics.median(found), "texts": len(rows)} for name, found in seconds.items()}
-
-
-def _is_plain(variant: Variant) -> bool:
-    """A fusion may be no single checkpoint; it is measured where `Predictor` reads its folder."""
-    return variant.kind != "fusion" or variant.fuse is not None
 
 
 def _answer(predictor: Predictor, rows: list[Any], side: str | None, plan: Plan) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtl_nlp.analysis.comparison_folder import differences, duration
 from mtl_nlp.analysis.comparison_fusion import FUSIONS
 from mtl_nlp.analysis.comparison_groups import TrainingTexts, compare_groups, masks
 from mtl_nlp.analysis.comparison_plan import Run, make_plan, shrunk, single_steps
-from mtl_nlp.analysis.comparison_runs import differences, duration
 from mtl_nlp.analysis.outcomes import outcomes
 from mtl_nlp.comparison import CompareSpec, assignments
 from mtl_nlp.errors import FaultyInput
