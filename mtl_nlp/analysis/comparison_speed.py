@@ -55,7 +55,7 @@ def measure_speed(
             folders[variant.name] = found
     if SINGLE not in folders:
         return {}
-    loaded = {}
+    loaded: dict[str, list[tuple[Predictor, str | None]]] = {}
     for name, found in folders.items():
         try:
             loaded[name] = [(Predictor.from_pretrained(folder), side) for folder, side in found]
