@@ -21,6 +21,7 @@ _WHERE = {
     "add_task": "training.add_task",
     "drop_task": "hub.drop",
     "calibrate": "training.calibration",
+    "compare": "analysis.compare",
     "fuse_ensemble": "fusion.ensemble",
     "fuse_merge": "fusion.merge",
     "fuse_distil": "fusion.distil",
@@ -60,6 +61,7 @@ __all__ = [
     "VanillaHead",
     "add_task",
     "calibrate",
+    "compare",
     "drop_task",
     "finetune",
     "fuse_distil",
@@ -74,6 +76,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .analysis.compare import compare
     from .analysis.explain import Explainer
     from .data.mixture import Mixture
     from .data.strategies import SamplingStrategy, register_strategy

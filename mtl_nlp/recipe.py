@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
+from .comparison import CompareSpec
 from .conditioning import Conditioning, as_mapping
 from .consistency import check_consistency
 from .distil import Distil, check_distil
@@ -151,6 +152,7 @@ class RecipeFile(Strict):
     lora: Lora | None = None
     retain: Retain | None = None
     distil: Distil | None = None
+    compare: CompareSpec | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(default=13, ge=0, lt=2**32)
     output_dir: str | None = None
@@ -195,7 +197,7 @@ class Recipe(RecipeFile):
 
     def resolved(self) -> dict[str, Any]:
         """The run as plain data that stands alone: tasks embedded, local sources absolute, defaults written out."""
-        data = self.model_dump(exclude={"tasks", "output_dir"})
+        data = self.model_dump(exclude={"tasks", "output_dir", "compare"})
         data["encoder"] = self.encoder_spec.model_dump(by_alias=True)
         start = self.encoder_spec.from_
         if start is not None and (self.base / start).is_dir():
@@ -366,8 +368,7 @@ def _check_start(recipe: Recipe, source: Source, faults: Faults) -> None:
             where = source.where(("balancing", key))
             faults.add(f"found {chosen} with {retain.method}", where=where, key=f"balancing.{key}", cure=cure)
     if retain.rate is not None and recipe.mixture.strategy != "proportional":
-        where = source.where(("mixture", "strategy"))
-        cure = "retain.rate sets the rates: leave the strategy out"
+        where, cure = source.where(("mixture", "strategy")), "retain.rate sets the rates: leave the strategy out"
         faults.add(f"found {recipe.mixture.strategy}", where=where, key="mixture.strategy", cure=cure)
 
 

@@ -2,4 +2,19 @@
 
 from __future__ import annotations
 
-from . import check, demo, explain, export, fuse, init, inspect, interference, living, predict, push, tasks, train  # noqa: F401
+from . import (
+    check,
+    compare,
+    demo,
+    explain,
+    export,
+    fuse,
+    init,
+    inspect,
+    interference,
+    living,
+    predict,
+    push,
+    tasks,
+    train,
+)  # noqa: F401

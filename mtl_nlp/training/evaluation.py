@@ -60,8 +60,12 @@ class Scorer:
         processes: int = 1,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         on_batch: Callable[[], Any] = lambda: None,
+        on_answers: Callable[[str, Mapping[str, Mapping[int, Decoded]]], Any] = lambda corpus, answers: None,
     ) -> dict[str, float]:
         """`PREFIX_TASK_METRIC` for every metric, and `PREFIX_mean`, the mean of the primary metrics.
+
+        Args:
+            on_answers: is given each corpus' answers, task → text → decoded.
 
         Raises:
             FaultyInput: a task has no reference in any of the splits.
@@ -69,10 +73,9 @@ class Scorer:
         start = time.perf_counter()
         model.eval()
         metrics: dict[str, float] = {}
-        for corpus in self.splits:
-            found = self._run(
-                model, corpus, self.splits[corpus], device, batch, (process, processes), context, on_batch
-            )
+        for corpus, split in self.splits.items():
+            found = self._run(model, corpus, split, device, batch, (process, processes), context, on_batch)
+            on_answers(corpus, found)
             metrics |= self.measure(corpus, found, prefix)
         metrics |= self.mean(metrics, prefix)
         seconds = time.perf_counter() - start

@@ -59,8 +59,12 @@ def open_checkpoint(
     sets: Sequence[str] = (),
     split: str = "validation",
     data_root: Path | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> tuple[MultiTaskModel, Prepared]:
     """A checkpoint's model (on the device that there is) and a split of its tasks' data, ready to be scored.
+
+    Args:
+        memory: task → data (or split → data) that is in memory.
 
     Raises:
         UserError: no checkpoint, a recipe with tasks that it does not have, or no such split.
@@ -68,7 +72,7 @@ def open_checkpoint(
     if split not in ("train", "validation", "test"):
         raise fault(f'found "{split}"', key="--split", allowed="train, validation or test")
     folder = check_folder(checkpoint)
-    made = load_recipe(recipe or folder / RESOLVED, sets)
+    made = load_recipe(recipe or folder / RESOLVED, sets, memory=memory or ())
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     where = str(recipe or folder)
     prepared = scoring_data(made, model, tokenizer, where, split=split, data_root=data_root)

@@ -33,6 +33,7 @@ SHORTER = {
     "add-task": ["--set", "training.max_steps=2"],
     "check": ["--no-probe"],
     "fuse distil": ["--set", "training.max_steps=2"],
+    "compare": ["--set", "training.max_steps=2"],
 }
 SKIPPED = ("make", "pip", "python", "git", "torchrun")
 NUMBER = re.compile(r"\d+(\.\d+)?")

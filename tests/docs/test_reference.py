@@ -16,6 +16,7 @@ import mtl_nlp
 from mtl_nlp.balancing import AGGREGATORS, WEIGHTINGS
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
+from mtl_nlp.comparison import CompareSpec
 from mtl_nlp.conditioning import Conditioning
 from mtl_nlp.data.strategies import STRATEGIES
 from mtl_nlp.distil import Distil
@@ -58,6 +59,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "lora": Lora,
     "retain": Retain,
     "distil": Distil,
+    "compare": CompareSpec,
 }
 
 
