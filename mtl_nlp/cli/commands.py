@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from . import check, demo, export, init, inspect, interference, living, predict, push, tasks, train  # noqa: F401
+from . import check, demo, export, init, inspect, interference, living, predict, push, report, tasks, train  # noqa: F401
