@@ -59,8 +59,12 @@ class Scorer:
         processes: int = 1,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         on_batch: Callable[[], Any] = lambda: None,
+        on_answers: Callable[[str, Mapping[str, Mapping[int, Decoded]]], Any] = lambda corpus, answers: None,
     ) -> dict[str, float]:
         """`PREFIX_TASK_METRIC` for every metric, and `PREFIX_mean`, the mean of the primary metrics.
+
+        Args:
+            on_answers: is given each corpus' answers, task → text → decoded.
 
         Raises:
             FaultyInput: a task has no reference in any of the splits.
@@ -70,6 +74,7 @@ class Scorer:
         metrics: dict[str, float] = {}
         for corpus, split in self.splits.items():
             found = self._run(model, corpus, split, device, batch, (process, processes), context, on_batch)
+            on_answers(corpus, found)
             for name, answers in found.items():
                 for metric, value in self._metrics(name, split, answers).items():
                     metrics[f"{prefix}_{name}_{metric}"] = value
