@@ -94,7 +94,7 @@ def lines(
     bounds: tuple[float | None, float | None] = (None, None),
     dots: bool = False,
     colour: int = 0,
-    height: float = 176,
+    height: float = 182,
 ) -> Chart:
     """Lines over steps, named at their ends.
 
@@ -109,8 +109,9 @@ def lines(
     steps = [step for one in shown for step, _ in one.points]
     low = min(values) if bounds[0] is None else bounds[0]
     high = max(values) if bounds[1] is None else bounds[1]
-    room = min(118.0, 14 + 6.2 * max((len(one.name) for one in shown), default=0)) if named else 40
-    box = (40.0, 20.0, WIDTH - room, height - 36)
+    last_words = [one.name if named else number(one.points[-1][1]) for one in shown]
+    room = min(118.0, 14 + 6.6 * max(map(len, last_words), default=0))
+    box = (40.0, 26.0, WIDTH - room, height - 36)
     grid = axes((0 if min(steps) > 0 else min(steps), max(steps) or 1), ticks(low, high, 4), box, x_label, y_label)
     parts = list(grid.parts)
     ends = spread([grid.y(one.points[-1][1]) for one in shown], 13, box[1], box[3])
@@ -119,7 +120,7 @@ def lines(
         parts.append(f'<path class="line k{(i + colour) % MOST_SERIES} d{i % 4}" data-name="{_attribute(one.name)}" d="{path(points)}"/>')
         marked = points if dots and len(points) <= 40 else points[-1:]
         parts += [f'<circle class="dot k{(i + colour) % MOST_SERIES}" cx="{n(px)}" cy="{n(py)}" r="3"/>' for px, py in marked]
-        label = cut(one.name, room - 12) if named else number(one.points[-1][1])
+        label = cut(last_words[i], room - 12)
         title_of = f"{one.name}: {number(one.points[-1][1])}"
         parts.append(text(box[2] + 7, place + 3.5, label, "", f"end k{(i + colour) % MOST_SERIES}", title_of))
     last = ", ".join(f"{one.name} {number(one.points[-1][1])}" for one in shown)
@@ -148,7 +149,7 @@ def shares(title: str, note: str, series: Sequence[Series], ids: Ids, height: fl
     steps = sorted({step for one in series for step, _ in one.points})
     tables = [dict(one.points) for one in series]
     room = min(118.0, 46 + 6.2 * max(len(one.name) for one in series))
-    box = (40.0, 20.0, WIDTH - room, height - 36)
+    box = (40.0, 26.0, WIDTH - room, height - 36)
     grid = axes((steps[0] if len(steps) > 1 else 0, steps[-1] or 1), [0, 0.25, 0.5, 0.75, 1.0], box, "step", "share of the loss, cumulated")
     below = dict.fromkeys(steps, 0.0)
     parts, middles = [], []
@@ -348,11 +349,9 @@ def confusion_matrix(title: str, found: Confusion, ids: Ids) -> Chart:
 def reliability_diagram(title: str, found: Reliability, ids: Ids) -> Chart:
     """Share of right decisions against confidence, the diagonal, and below it how many decisions each bin has."""
     height = 282.0
-    grid = axes((0.0, 1.0), [0, 0.25, 0.5, 0.75, 1.0], (40.0, 20.0, 346.0, 196.0), "", "share that is right")
+    grid = axes((0.0, 1.0), [0, 0.25, 0.5, 0.75, 1.0], (40.0, 26.0, 346.0, 196.0), "", "share that is right")
     parts = list(grid.parts)
-    parts.append(line(grid.x(0), grid.y(0), grid.x(1), grid.y(1), "ideal"))
-    parts.append(text(grid.x(0.03), grid.y(0.9), f"ECE {found.ece:.3f}", "", "big"))
-    parts.append(text(grid.x(0.03), grid.y(0.9) + 14, f"{number(found.decisions, 0)} {found.unit}"))
+    parts.append(text(grid.x(1), 17, f"ECE {found.ece:.3f}", "end", "big"))
     most = max(one.count for one in found.bins)
     base, tall = 262.0, 34.0
     for one in found.bins:
@@ -362,18 +361,20 @@ def reliability_diagram(title: str, found: Reliability, ids: Ids) -> Chart:
             f"mean confidence {one.confidence:.3f}, right {one.right:.3f}"
         )
         y, ideal = grid.y(one.right), grid.y(one.confidence)
+        gap = "over" if one.confidence > one.right else "under"
         parts.append(
-            f'<g><title>{told}</title><path class="bar k0" d="M{n(x)} {n(y)}h{n(w)}V{n(grid.y(0))}h-{n(w)}z"/>'
-            f'<path class="gap" d="M{n(x)} {n(min(y, ideal))}h{n(w)}v{n(abs(y - ideal))}h-{n(w)}z"/></g>'
+            f'<g><title>{told}</title><path class="bar k0" d="M{n(x)} {n(max(y, ideal))}h{n(w)}V{n(grid.y(0))}h-{n(w)}z"/>'
+            f'<path class="gap {gap}" d="M{n(x)} {n(min(y, ideal))}h{n(w)}v{n(abs(y - ideal))}h-{n(w)}z"/></g>'
         )
         h = max(1.0, tall * one.count / most)
         parts.append(f'<path class="bar k6" d="M{n(x)} {n(base - h)}h{n(w)}v{n(h)}h-{n(w)}z"><title>{told}</title></path>')
+    parts.append(line(grid.x(0), grid.y(0), grid.x(1), grid.y(1), "ideal"))
     parts.append(text(grid.x(0.5), base + 14, "confidence (below: how many decisions)", "middle", "name"))
     parts.append(line(40, base, 346, base, "axis"))
     side = "surer than it is right" if _overconfident(found) else "less sure than it is right"
     note = (
-        f"Expected calibration error {found.ece:.4f} over {number(found.decisions, 0)} decisions, {len(found.bins)} bins in use. "
-        f"On average the model is {side}; the hatched part is the gap to the diagonal."
+        f"Expected calibration error {found.ece:.4f} over {number(found.decisions, 0)} {found.unit}. On average the model is {side}. "
+        "Bars: share that is right; light orange: what is missing to the confidence; light blue: what is above it."
     )
     rows = [
         [f"{one.low:.2f}–{one.high:.2f}", str(one.count), f"{one.confidence:.3f}", f"{one.right:.3f}"] for one in found.bins
@@ -418,6 +419,8 @@ def error_types(title: str, found: SpanErrors, ids: Ids) -> Chart:
                 parts.append(
                     f'<path class="bar e-{error} k{ERROR_COLOURS[error]}" d="M{n(x)} {n(y)}h{n(max(w - 1, 1))}v17h-{n(max(w - 1, 1))}z"><title>{_attribute(told)}</title></path>'
                 )
+                if w > 7 * len(str(counts[error])) + 6:
+                    parts.append(text(x + w / 2, y + 12.5, str(counts[error]), "middle", "on"))
             x += w
         total = sum(counts.values())
         parts.append(text(x + 5, y + 12.5, str(total)))
@@ -465,7 +468,7 @@ def scatter(title: str, found: Numbers, ids: Ids) -> Chart:
     """Prediction against reference, with the diagonal."""
     every = [value for pair in found.pairs for value in pair]
     marks = ticks(min(every), max(every), 5)
-    grid = axes((marks[0], marks[-1]), marks, (40.0, 20.0, 346.0, 286.0), "reference", "prediction")
+    grid = axes((marks[0], marks[-1]), marks, (40.0, 26.0, 346.0, 286.0), "reference", "prediction")
     parts = list(grid.parts)
     parts.append(line(grid.x(marks[0]), grid.y(marks[0]), grid.x(marks[-1]), grid.y(marks[-1]), "ideal"))
     parts += [f'<circle class="spot k0" cx="{n(grid.x(gold))}" cy="{n(grid.y(said))}" r="2.6"/>' for gold, said in found.pairs]

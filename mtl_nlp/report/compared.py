@@ -32,6 +32,7 @@ class VerdictRow:
     p: str
     verdict: str
     kind: str
+    detectable: str = ""
 
 
 @dataclass
@@ -47,13 +48,14 @@ class Block:
 
 @dataclass
 class Compared:
-    """All of a comparison's tables."""
+    """All of a comparison's tables; `groups` by variant."""
 
     summary: list[str]
+    legend: str
     verdicts: list[Block]
     seeds: list[Block]
     costs: list[Block]
-    groups: list[Block]
+    groups: list[tuple[str, list[Block]]]
 
 
 def scale_of(metric: str) -> tuple[float, str]:
@@ -77,10 +79,13 @@ def compared(found: ComparisonReport) -> Compared:
     names = ordered_variants(found)
     return Compared(
         summary=[summary(found, name) for name in names if any(r.variant == name for r in found.results)],
+        legend=legend(found),
         verdicts=[verdicts(found, name) for name in names if any(r.variant == name for r in found.results)],
         seeds=[seed_scores(found, task) for task in found.tasks if any(s.task == task for s in found.scores)],
         costs=costs(found),
-        groups=[block for result in in_order(found, names) if (block := groups(result)) is not None],
+        groups=[
+            (name, blocks) for name in names if (blocks := [b for r in _of(found, name) if (b := groups(r)) is not None])
+        ],
     )
 
 
@@ -89,6 +94,16 @@ def ordered_variants(found: ComparisonReport) -> list[str]:
     kinds = {variant["name"]: variant.get("kind") for variant in found.variants}
     names = list(dict.fromkeys([*kinds, *(result.variant for result in found.results)]))
     return sorted(names, key=lambda name: (kinds.get(name) == "single", name != found.chosen))
+
+
+def colour(found: ComparisonReport, name: str) -> int:
+    """A variant's colour: grey for single-task models; never that of harm."""
+    kinds = {variant["name"]: variant.get("kind") for variant in found.variants}
+    others = [one for one in ordered_variants(found) if kinds.get(one) != "single"]
+    return SINGLE if name not in others else COLOURS[others.index(name) % len(COLOURS)]
+
+
+COLOURS, SINGLE = (0, 2, 3, 4, 5, 7), 6
 
 
 def in_order(found: ComparisonReport, names: list[str]) -> list[Result]:
@@ -110,8 +125,13 @@ def summary(found: ComparisonReport, name: str) -> str:
         f"shows no difference at this size on {counts['same']}" if counts["same"] else "",
     ]
     said = ", ".join(part for part in parts if part)
+    overall = next((one for one in found.overall if one.variant == name), None)
     scaled = [r.difference * scale_of(r.metric)[0] for r in results if scale_of(r.metric)[1]]
     mean = f" Mean difference over {len(scaled)} tasks: {signed(sum(scaled) / len(scaled))} points." if scaled else ""
+    if overall is not None and len(scaled) == len(results):
+        low, high = (None if v is None else 100 * v for v in (overall.low, overall.high))
+        between = "" if low is None else f", interval [{signed(low)}, {signed(high)}]"
+        mean = f" Mean over all tasks: {signed(100 * overall.difference)} points{between}."
     chosen = " (chosen on validation)" if name == found.chosen else ""
     return f"{name}{chosen}: of {len(results)} tasks it {said}.{mean}"
 
@@ -143,16 +163,21 @@ def verdicts(found: ComparisonReport, name: str) -> Block:
                 "–" if r.p_holm is None else p_value(r.p_holm),
                 r.verdict,
                 kind,
+                "" if r.detectable is None else f"{number(r.detectable * factor, 2)} {unit} would be found".replace("  ", " "),
             )
         )
     mark = " · chosen on validation" if name == found.chosen else ""
-    points = all(scale_of(r.metric)[1] for r in results)
-    note = (
+    return Block(f"{name}{mark}", "", axis(span, "points"), rows)
+
+
+def legend(found: ComparisonReport) -> str:
+    """How to read the verdicts."""
+    points = all(scale_of(r.metric)[1] for r in found.results)
+    return (
         f"Difference to the single-task models in {'points (hundredths of the metric)' if points else 'the unit of each metric, points where it ends at 1'}"
-        f", on {found.split}, {len(found.seeds)} seeds; to the right sharing is better. The line is the confidence interval; p is corrected "
-        "over tasks (Holm)."
+        f", on {found.split}, {len(found.seeds)} seeds; to the right sharing is better. The line is the 95 % confidence interval; p is "
+        "corrected over tasks (Holm). What would be found: the difference that a comparison of this size finds four times in five."
     )
-    return Block(f"{name}{mark}", note, axis(span, "points"), rows)
 
 
 def with_deviation(mean: float, deviation: float | None) -> str:
@@ -169,21 +194,22 @@ def seed_scores(found: ComparisonReport, task: str) -> Block:
     """A row a variant, a dot a seed; the scale is the task's own."""
     scores = [score for score in found.scores if score.task == task]
     span = Span.around([score.value for score in scores])
-    rows = []
-    for place, name in enumerate(ordered_variants(found)):
+    rows, names = [], ordered_variants(found)
+    for name in names:
         mine = [(f"seed {score.seed}", score.value) for score in scores if score.variant == name]
         if mine:
             mean = sum(value for _, value in mine) / len(mine)
             told = ", ".join(f"{seed} {value:.4f}" for seed, value in mine)
-            rows.append((name, number(mean, 4), dots(span, mine, place % 8, f"{name} on {task}: {told}"), told))
+            rows.append((name, number(mean, 4), dots(span, mine, colour(found, name), f"{name} on {task}: {told}"), told))
     metric = str(found.tasks[task].get("metric", ""))
     return Block(task, metric, axis(span, metric), rows)
 
 
 COSTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("texts_per_second", "Inference, texts a second (more is better)", lambda v: number(v, 0 if v >= 100 else 1)),
+    ("inference_ratio", "Inference, time a text with all tasks (separate models = 1)", lambda v: number(v, 2)),
+    ("texts_per_second", "Inference, texts a second with all tasks (more is better)", lambda v: number(v, 0 if v >= 100 else 1)),
     ("encoder_tokens", "Training, tokens through the encoder", short),
-    ("seconds", "Training, minutes", lambda v: number(v / 60, 1)),
+    ("minutes", "Training, minutes", lambda v: number(v, 1)),
     ("parameters", "Parameters to store", short),
     ("bytes", "Size on disk, MB", lambda v: number(v / 1e6, 1)),
 )
@@ -201,11 +227,11 @@ def costs(found: ComparisonReport) -> list[Block]:
         base = next((value for name, value in known.items() if name in singles), None)
         most = max(known.values()) or 1.0
         rows = []
-        for place, name in enumerate(names):
+        for name in names:
             if name in known:
                 ratio = f"{known[name] / base:.2f} ×" if base else "–"
                 label = f"{name}: {shown(known[name])}, {ratio} the single-task models"
-                rows.append((name, shown(known[name]), ratio, bar(known[name] / most, f"k{place % 8}", label)))
+                rows.append((name, shown(known[name]), ratio, bar(known[name] / most, f"k{colour(found, name)}", label)))
         blocks.append(Block(title, "", Markup(""), rows))
     return blocks
 
@@ -225,7 +251,10 @@ def groups(result: Result) -> Block | None:
         value = (group.difference or 0.0) * factor
         label = f"{group.by} {group.value}, {group.rows} examples: {signed(value, 1)} {unit}"
         scores = tuple("–" if v is None else number(v, 3) for v in (group.single, group.variant))
-        rows.append((group.by, group.value, group.rows, *scores, signed(value, 1), signed_bar(span, value, label)))
+        shown = signed(value, 1) + ("*" if group.changed else "")
+        rows.append((group.by, group.value, group.rows, *scores, shown, signed_bar(span, value, label)))
     hidden = len(known) - len(kept)
     note = f"{hidden} other groups changed less or have fewer than {LEAST} examples." if hidden else ""
+    if any(group.changed for group in kept):
+        note = f"* changed by more than chance. {note}".strip()
     return Block(f"{result.task} · {result.variant}", note, axis(span, unit), rows, unit)

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import fault
 from ..hub.facts import plain
 from ..model.files import read_json
-from .facts import ComparisonReport, Cost, Group, Result, SeedScore
+from .facts import ComparisonReport, Cost, Group, Overall, Result, SeedScore
 
 COMPARISON = "comparison.json"
 FORMAT_VERSION = 1
@@ -55,6 +55,11 @@ def _comparison(found: Mapping[str, Any], name: str, folder: str) -> ComparisonR
         costs=_costs(found, variants),
         split=split,
         chosen=chosen[0] if chosen else "",
+        overall=[
+            Overall(plain(one["variant"]), float(one["difference"]), _number(one.get("low")), _number(one.get("high")))
+            for one in found.get("overall") or []
+            if _number(one.get("difference")) is not None
+        ],
         recipe=without_paths(_yaml(recipe)) if recipe else "",
         environment=[(plain(str(k)), plain(_text(v))) for k, v in (found.get("environment") or {}).items()],
     )
@@ -89,7 +94,7 @@ def _scores(
 def _result(found: Mapping[str, Any]) -> Result:
     texts = {key: plain(found[key]) for key in ("task", "variant", "metric", "verdict")}
     sure = {key: float(found[key]) for key in ("mean", "single_mean", "difference")}
-    optional = ("deviation", "single_deviation", "low", "high", "p_seeds", "p_examples", "p_holm")
+    optional = ("deviation", "single_deviation", "low", "high", "p_seeds", "p_examples", "p_holm", "detectable")
     groups = [
         Group(
             plain(str(group["by"])),
@@ -98,6 +103,7 @@ def _result(found: Mapping[str, Any]) -> Result:
             _number(group.get("single")),
             _number(group.get("variant")),
             _number(group.get("difference")),
+            bool(group.get("changed")),
         )
         for group in found.get("groups") or []
     ]
@@ -108,7 +114,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-COSTS = ("encoder_tokens", "seconds", "parameters", "bytes", "texts_per_second")
+COSTS = ("encoder_tokens", "minutes", "parameters", "bytes", "texts_per_second", "inference_ratio")
 
 
 def _costs(found: Mapping[str, Any], variants: list[dict[str, Any]]) -> list[Cost]:
@@ -132,7 +138,7 @@ def _costs(found: Mapping[str, Any], variants: list[dict[str, Any]]) -> list[Cos
 def _from_runs(runs: list[Mapping[str, Any]]) -> dict[str, float | None]:
     seeds = {run["seed"] for run in runs}
     values: dict[str, float | None] = {}
-    for key in COSTS:
+    for key in ("encoder_tokens", "seconds", "parameters", "bytes", "texts_per_second"):
         numbers = [_number((run.get("cost") or {}).get(key)) for run in runs]
         known = [number for number in numbers if number]
         if not known:
@@ -141,6 +147,8 @@ def _from_runs(runs: list[Mapping[str, Any]]) -> dict[str, float | None]:
         rate = key == "texts_per_second"
         total = sum(1 / number for number in known) if rate else sum(known)
         values[key] = len(seeds) / total if rate else total / len(seeds)
+    if "seconds" in values:
+        values["minutes"] = (values.pop("seconds") or 0.0) / 60
     return values
 
 

@@ -211,7 +211,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Group:
-    """Examples that have something in common: single-task score, variant's score, difference."""
+    """Examples that have something in common: single-task score, variant's score, difference; `changed`: more than by chance."""
 
     by: str
     value: str
@@ -219,11 +219,15 @@ class Group:
     single: float | None
     variant: float | None
     difference: float | None
+    changed: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """One task under one variant against its single-task model; numbers in the metric's own unit."""
+    """One task under one variant against its single-task model; numbers in the metric's own unit.
+
+    `detectable` is the difference that a comparison of this size finds four times in five.
+    """
 
     task: str
     variant: str
@@ -239,7 +243,18 @@ class Result:
     p_examples: float | None
     p_holm: float | None
     verdict: str
+    detectable: float | None = None
     groups: list[Group] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The difference of a variant's mean over all tasks, with its interval."""
+
+    variant: str
+    difference: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -267,6 +282,7 @@ class ComparisonReport:
     Attributes:
         chosen: the variant that validation chose; "" if none.
         split: where the scores are from.
+    overall: an entry a variant, where the file has it.
     """
 
     name: str
@@ -279,6 +295,7 @@ class ComparisonReport:
     costs: list[Cost]
     split: str = "test"
     chosen: str = ""
+    overall: list[Overall] = field(default_factory=list)
     recipe: str = ""
     environment: Rows = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

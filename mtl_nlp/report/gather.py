@@ -126,7 +126,8 @@ def read_run(
     say: Say = lambda line: None,
 ) -> RunReport:
     """A training run: its log, its answers on a split, its recipe and environment."""
-    facts, config = facts_of(folder), read_json(folder / CONFIG)
+    weighty = any(folder.glob("*.safetensors"))
+    facts, config = facts_of(folder, weights=weighty), read_json(folder / CONFIG)
     log, environment = read_history(folder)
     scores = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
     tasks = [_task(record, facts, scores.get("validation") or {}) for record in config["tasks"] if isinstance(record, dict)]
@@ -139,7 +140,7 @@ def read_run(
             "There is no history of the training: the run wrote neither history.json nor a checkpoint-N folder. "
             "Runs of this version of mtl-nlp write it."
         )
-    run.cosines, run.vectors = read_cosines(folder), task_vectors(folder)
+    run.cosines, run.vectors = read_cosines(folder), task_vectors(folder) if weighty else None
     run.environment = [(plain(key), _value(value)) for key, value in environment.items()] or [
         (key, _value(value)) for key, value in facts.versions.items() if value
     ]
@@ -248,8 +249,8 @@ def about(facts: Facts) -> Rows:
     training = recipe.get("training") or {}
     rows: list[tuple[str, Any]] = [
         ("Encoder", f"{facts.encoder} ({facts.architecture})" if facts.encoder else facts.architecture),
-        ("Parameters", f"{facts.parameters:,}, of them {facts.encoder_parameters:,} in the encoder"),
-        ("Weights", f"{facts.bytes / 1e6:.1f} MB, {facts.dtype}"),
+        ("Parameters", f"{facts.parameters:,}, of them {facts.encoder_parameters:,} in the encoder" if facts.bytes else None),
+        ("Weights", f"{facts.bytes / 1e6:.1f} MB, {facts.dtype}" if facts.bytes else None),
         ("Steps", run.get("steps")),
         ("Training time", duration(run.get("seconds"))),
         ("Mixture", mixture.get("strategy")),

@@ -41,12 +41,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: int = 
 def _comparison(found: ComparisonReport) -> list[str]:
     shown = compared(found)
     lines = [f"## Comparison {plain(found.name)}", "", *(f"- {plain(line)}" for line in shown.summary), ""]
+    lines += [plain(shown.legend), ""] if shown.verdicts else []
     for block in shown.verdicts:
         columns = ["task", "metric", "single-task", "shared", "difference", "interval", "p (Holm)", "verdict"]
         rows = [
             (r.task, r.metric, r.single, r.variant, r.difference, r.interval, r.p, r.verdict) for r in block.rows
         ]
-        lines += [f"### {plain(block.title)}", "", plain(block.note), "", *table(columns, rows, 2)]
+        lines += [f"### {plain(block.title)}", "", *table(columns, rows, 2)]
     if shown.seeds:
         lines += [f"### Scores by seed, on {found.split}", ""]
         rows = [(block.title, name, mean, told) for block in shown.seeds for name, mean, _, told in block.rows]
@@ -57,7 +58,8 @@ def _comparison(found: ComparisonReport) -> list[str]:
     if shown.groups:
         rows = [
             (block.title, by, value, count, single, variant, difference)
-            for block in shown.groups
+            for _, blocks in shown.groups
+            for block in blocks
             for by, value, count, single, variant, difference, _ in block.rows
         ]
         columns = ["task and variant", "by", "group", "examples", "single-task", "shared", "difference"]

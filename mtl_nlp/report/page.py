@@ -44,6 +44,7 @@ class TaskView:
 
     task: TaskReport
     key: str
+    curves: list[Chart] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     mistakes: list[MistakeView] = field(default_factory=list)
 
@@ -102,12 +103,12 @@ def task_view(task: TaskReport, key: str, ids: Ids) -> TaskView:
     if task.loss:
         note = "Mean loss of the task's labelled units since the last line of the log."
         one = [Series(task.name, task.loss)]
-        view.charts.append(charts.lines("Training loss", note, one, ids, y_label="loss", bounds=(0.0, None)))
+        view.curves.append(charts.lines("Training loss", note, one, ids, y_label="loss", bounds=(0.0, None)))
     if task.score:
         best = max(task.score, key=lambda point: point[1])
         note = f"On validation. Best: {number(best[1], 4)} at step {best[0]:.0f}."
         one = [Series(task.name, task.score)]
-        view.charts.append(charts.lines(task.metric, note, one, ids, y_label=task.metric, dots=True, colour=2))
+        view.curves.append(charts.lines(f"Validation {task.metric}", note, one, ids, y_label=task.metric, dots=True, colour=2))
     answers = task.answers
     if answers is None:
         return view
@@ -182,7 +183,7 @@ def training_charts(run: RunReport, ids: Ids) -> list[Chart]:
             made.append(charts.over_time("Training loss of all tasks", "Darker is higher.", losses, ids))
     if run.rates:
         one = [Series("learning rate", run.rates)]
-        made.append(charts.lines("Learning rate", "Of the encoder's last layer group.", one, ids, y_label="rate", bounds=(0.0, None), height=230))
+        made.append(charts.lines("Learning rate", "As the trainer logs it.", one, ids, y_label="rate", bounds=(0.0, None), height=230))
     return made
 
 

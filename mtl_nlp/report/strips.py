@@ -9,6 +9,8 @@ from markupsafe import Markup, escape
 
 from .svg import inner_ticks, short
 
+LEAST_TICKS = 3
+
 EDGE = 5.0  # per cent that are left free at either side
 
 
@@ -33,6 +35,16 @@ class Span:
         return cls(low if zero and low == 0 else low - room, high if zero and high == 0 else high + room)
 
 
+def marks(span: Span) -> list[float]:
+    """Round numbers on the scale, three or a few more."""
+    found: list[float] = []
+    for most in range(3, 9):
+        found = inner_ticks(span.low, span.high, most)
+        if len(found) >= LEAST_TICKS:
+            break
+    return found
+
+
 def strip(parts: Sequence[str], label: str, height: int = 26, kind: str = "strip") -> Markup:
     """The `svg` of one cell."""
     return Markup(
@@ -42,7 +54,7 @@ def strip(parts: Sequence[str], label: str, height: int = 26, kind: str = "strip
 
 def grid(span: Span, height: int = 26, *, zero: bool = False) -> list[str]:
     """The ticks' lines; the one of 0 stands out."""
-    lines = [f'<line class="grid" x1="{span(t)}" x2="{span(t)}" y1="0" y2="{height}"/>' for t in inner_ticks(span.low, span.high, 5)]
+    lines = [f'<line class="grid" x1="{span(t)}" x2="{span(t)}" y1="0" y2="{height}"/>' for t in marks(span)]
     if zero and span.low <= 0 <= span.high:
         lines.append(f'<line class="zero" x1="{span(0)}" x2="{span(0)}" y1="0" y2="{height}"/>')
     return lines
@@ -50,9 +62,10 @@ def grid(span: Span, height: int = 26, *, zero: bool = False) -> list[str]:
 
 def axis(span: Span, unit: str = "") -> Markup:
     """The scale, for the head of a column."""
-    parts = []
-    for tick in inner_ticks(span.low, span.high, 5):
-        parts.append(f'<text x="{span(tick)}" y="12" text-anchor="middle">{short(tick)}</text>')
+    parts, every = [], marks(span)
+    for number, tick in enumerate(every):
+        if len(every) <= LEAST_TICKS or number % 2 == 0 or tick == 0:
+            parts.append(f'<text x="{span(tick)}" y="12" text-anchor="middle">{short(tick)}</text>')
         parts.append(f'<line class="axis" x1="{span(tick)}" x2="{span(tick)}" y1="15" y2="20"/>')
     return strip(parts, f"scale {short(span.low)} to {short(span.high)} {unit}".strip(), 20, "strip axis-strip")
 
