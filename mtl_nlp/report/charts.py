@@ -14,6 +14,7 @@ from .svg import (
     Scale,
     cut,
     evenly,
+    fixed,
     frame,
     inner_ticks,
     line,
@@ -240,7 +241,7 @@ def heat(
     turned = cell < 6.4 * max((len(name) for name in table.columns), default=0) + 4
     longest = max((min(len(name), 16) for name in table.columns), default=0)
     named = cell >= 9.5
-    head = (18.0 if not turned else 12 + 5.6 * longest) + (14 if x_label else 0)
+    head = (18.0 if not turned else 12 + 6.4 * longest) + (14 if x_label else 0)
     head = head if named or x_label else 6
     parts = _names(table, left, head, cell, tall, turned, named, many)
     if x_label:
@@ -256,7 +257,7 @@ def heat(
             x, y = left + j * cell, head + i * tall
             by_class.setdefault(kind, []).append(f"M{n(x)} {n(y)}h{n(cell - 1)}v{n(tall - 1 if tall > 5 else tall)}h-{n(cell - 1)}z")
             if fits:
-                shown = show[i][j] if show else number(value, digits)
+                shown = show[i][j] if show else fixed(value, digits)
                 written.append(text(x + (cell - 1) / 2, y + tall / 2 + 3.5, shown, "middle", f"{kind}i"))
     parts += [f'<path class="{kind}" d="{"".join(cells)}"/>' for kind, cells in sorted(by_class.items())]
     height = head + tall * len(table.rows) + 4
@@ -402,9 +403,7 @@ MOST_TYPES = 24
 def error_types(title: str, found: SpanErrors, ids: Ids) -> Chart:
     """A bar an entity type, cut by what became of its entities."""
     ordered = sorted(found.by_type.items(), key=lambda item: -sum(item[1].values()))
-    shown, rest = ordered[:MOST_TYPES], ordered[MOST_TYPES:]
-    if rest:
-        shown.append((f"{len(rest)} others", {key: sum(one[key] for _, one in rest) for key in ERROR_TYPES}))
+    shown = ordered[:MOST_TYPES]
     left = min(128.0, 10 + LETTER_ROW * max((len(name) for name, _ in shown), default=1))
     most = max((sum(counts.values()) for _, counts in shown), default=1) or 1
     scale = Scale(0, most, left, WIDTH - 40)
@@ -433,6 +432,8 @@ def error_types(title: str, found: SpanErrors, ids: Ids) -> Chart:
         + ", ".join(f"{total[error]} {ERROR_NAMES[error]}" for error in ERROR_TYPES[1:])
         + "). Under the reference's type; spurious ones under the predicted type."
     )
+    if len(ordered) > len(shown):
+        note += f" Drawn are the {len(shown)} most frequent of {len(ordered)} types."
     rows = [[name, *(str(counts[error]) for error in ERROR_TYPES)] for name, counts in ordered[:60]]
     key = [(f"k{ERROR_COLOURS[error]} e-{error}", ERROR_NAMES[error]) for error in ERROR_TYPES]
     svg = frame(parts, bottom + 6, title, note, ids)
@@ -471,7 +472,8 @@ def scatter(title: str, found: Numbers, ids: Ids) -> Chart:
     grid = axes((marks[0], marks[-1]), marks, (40.0, 26.0, 346.0, 286.0), "reference", "prediction")
     parts = list(grid.parts)
     parts.append(line(grid.x(marks[0]), grid.y(marks[0]), grid.x(marks[-1]), grid.y(marks[-1]), "ideal"))
-    parts += [f'<circle class="spot k0" cx="{n(grid.x(gold))}" cy="{n(grid.y(said))}" r="2.6"/>' for gold, said in found.pairs]
+    spots = "".join(f"M{n(grid.x(gold))} {n(grid.y(said))}h0" for gold, said in found.pairs)
+    parts.append(f'<path class="spots k0" d="{spots}"/>')
     note = f"Mean absolute error {found.mae:.3f}, root mean squared error {found.rmse:.3f}; on the diagonal both are equal."
     rows = [[number(gold), number(said)] for gold, said in found.pairs[:TABLE_ROWS]]
     return Chart(title, note, frame(parts, 320, title, note, ids), ["reference", "prediction"], rows)

@@ -18,6 +18,7 @@ from .svg import Chart, Ids, number
 FILES = Path(__file__).parent / "page_files"
 OPEN = 6  # tasks up to which all are shown unfolded
 WORDS = 60  # of a mistake
+PAIRS = 5  # whose cosines are drawn over time
 
 
 @dataclass
@@ -196,10 +197,10 @@ def interference_charts(run: RunReport, ids: Ids) -> list[Chart]:
         if run.cosines.by_layer.rows:
             told = "The same by layer group, from the bottom of the encoder to its top; the pairs with the largest cosines."
             made.append(charts.heat("Gradient cosines by layer", told, run.cosines.by_layer, ids, limit=1.0, square=False))
-        pairs = sorted(charts.by_name(run.cosines.over_time), key=lambda one: -abs(one.points[-1][1]))[:MOST_SERIES]
+        pairs = sorted(charts.by_name(run.cosines.over_time), key=lambda one: -abs(one.points[-1][1]))[:PAIRS]
         if pairs and len(pairs[0].points) > 1:
             made.append(
-                charts.lines("Gradient cosines over time", "All layers.", pairs, ids, y_label="cosine", dots=True, height=230)
+                charts.lines("Gradient cosines over time", "All layers; the pairs with the largest cosines at the end.", pairs, ids, y_label="cosine", dots=True, height=230)
             )
     if run.vectors is not None:
         told = "Cosines between what the encoder has learned of each task; blue: close."

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 WIDTH = 360
 FONT = 11  # px
 LETTER = 6.1  # px, the mean width of one
+PAIR = " · "
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,13 @@ def path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def cut(words: str, width: float) -> str:
-    """The words as far as they fit into so many px."""
+    """The words as far as they fit into so many px; of a pair (`a · b`) both halves."""
     most = max(2, int(width / LETTER))
+    if len(words) > most and words.count(PAIR) == 1:
+        half = (width - LETTER * len(PAIR)) / 2
+        one, other = words.split(PAIR)
+        spare = max(half - LETTER * len(one), 0), max(half - LETTER * len(other), 0)
+        return cut(one, half + spare[1]) + PAIR + cut(other, half + spare[0])
     return words if len(words) <= most else words[: most - 1] + "…"
 
 
@@ -101,6 +107,12 @@ def number(value: float | None, digits: int = 3) -> str:
     else:
         shown = f"{value:.{digits}f}"
     return shown.replace("-", "−", 1) if shown.startswith("-") else shown
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with just so many decimals, for cells that are narrow; no minus before 0."""
+    shown = f"{value:.{digits}f}"
+    return shown.replace("-", "−") if float(shown) else shown.lstrip("-")
 
 
 def short(value: float) -> str:
