@@ -14,7 +14,9 @@ from tests.conftest import write_jsonl
 HOSTILE = "</script><svg onload=alert(1)>\"'&<img src=http://evil.example/x.png>{{7*7}}"
 
 
-def write_run(folder: Path, tasks: list[dict[str, Any]], *, steps: int = 30, rows: int = 40, text: str = "a b c d") -> Path:
+def write_run(
+    folder: Path, tasks: list[dict[str, Any]], *, steps: int = 30, rows: int = 40, text: str = "a b c d"
+) -> Path:
     """A run's folder with history, cosines and predictions on validation.
 
     Args:
@@ -33,7 +35,11 @@ def write_run(folder: Path, tasks: list[dict[str, Any]], *, steps: int = 30, row
     for step in range(1, steps + 1):
         one: dict[str, Any] = {"step": step, "loss": 1 / step, "learning_rate": 1e-4}
         for task in tasks:
-            one |= {f"loss_{task['name']}": 2 / step, f"share_{task['name']}": 1 / len(tasks), f"weight_{task['name']}": 1.0}
+            one |= {
+                f"loss_{task['name']}": 2 / step,
+                f"share_{task['name']}": 1 / len(tasks),
+                f"weight_{task['name']}": 1.0,
+            }
         log.append(one)
         if step % 10 == 0:
             log.append({"step": step, **{f"eval_{t['name']}_{t['metrics'][0]}": step / (step + 5) for t in tasks}})
@@ -57,7 +63,14 @@ def _line(task: dict[str, Any], row: int, text: str, generator: Any) -> dict[str
     if head == "token_classification":
         words = text.split()
         tags = [[f"B-{label}", *["O"] * (len(words) - 1)] for label in (gold, said)]
-        return {"row": row, "words": words, "gold": tags[0], "predicted": tags[1], "score": 0.8, "scores": [0.8] * len(words)}
+        return {
+            "row": row,
+            "words": words,
+            "gold": tags[0],
+            "predicted": tags[1],
+            "score": 0.8,
+            "scores": [0.8] * len(words),
+        }
     if head == "multi_label_classification":
         table = dict(zip(labels, generator.uniform(0, 1, len(labels)).tolist(), strict=True))
         return {"row": row, "text": text, "gold": [gold], "predicted": [said], "score": 0.5, "scores": table}
@@ -72,12 +85,24 @@ def write_comparison(folder: Path, variant: str = "joint") -> Path:
     tasks = {name: {"metric": "accuracy", "head": "sequence_classification"} for name in ("mood", "topic")}
     single, shared = {"mood": [0.80, 0.82], "topic": [0.90, 0.92]}, {"mood": [0.84, 0.86], "topic": [0.88, 0.88]}
     runs = [
-        {"variant": "single", "task": task, "seed": seed, "validation": {}, "test": {task: {"accuracy": single[task][i]}}}
+        {
+            "variant": "single",
+            "task": task,
+            "seed": seed,
+            "validation": {},
+            "test": {task: {"accuracy": single[task][i]}},
+        }
         for task in tasks
         for i, seed in enumerate((13, 14))
     ]
     runs += [
-        {"variant": variant, "task": None, "seed": s, "test": {t: {"accuracy": shared[t][i]} for t in tasks}, "cost": {}}
+        {
+            "variant": variant,
+            "task": None,
+            "seed": s,
+            "test": {t: {"accuracy": shared[t][i]} for t in tasks},
+            "cost": {},
+        }
         for i, s in enumerate((13, 14))
     ]
     results = []
@@ -100,7 +125,9 @@ def write_comparison(folder: Path, variant: str = "joint") -> Path:
                 "p_holm": 0.04,
                 "verdict": verdict,
                 "detectable": 0.02,
-                "groups": [{"by": "length", "value": "short", "rows": 9, "single": 0.5, "variant": 0.6, "difference": 0.1}],
+                "groups": [
+                    {"by": "length", "value": "short", "rows": 9, "single": 0.5, "variant": 0.6, "difference": 0.1}
+                ],
             }
         )
     cost = {"encoder_tokens": 1e6, "minutes": 2.0, "parameters": 1e6, "bytes": 4e6, "texts_per_second": 100.0}
@@ -109,7 +136,10 @@ def write_comparison(folder: Path, variant: str = "joint") -> Path:
         "recipe": {"encoder": "a/b", "output_dir": "/home/anna/runs/x"},
         "seeds": [13, 14],
         "tasks": tasks,
-        "variants": [{"name": variant, "kind": "joint", "sets": [], "chosen": True}, {"name": "single", "kind": "single"}],
+        "variants": [
+            {"name": variant, "kind": "joint", "sets": [], "chosen": True},
+            {"name": "single", "kind": "single"},
+        ],
         "runs": runs,
         "results": results,
         "costs": {variant: cost, "single": {**cost, "parameters": 2e6, "texts_per_second": 50.0}},

@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn", "peft")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scikit-learn",
+    "peft",
+)
 
 
 def environment() -> dict[str, Any]:
@@ -18,7 +28,9 @@ def environment() -> dict[str, Any]:
 
     from ..version import VERSION
 
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
     return {
         "mtl_nlp": VERSION,
         "python": platform.python_version(),

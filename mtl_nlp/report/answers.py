@@ -24,7 +24,9 @@ NOT_INPUTS = frozenset({"row", "gold", "predicted", "score", "scores", "words"})
 NO_ANSWER = "(no answer)"
 
 
-def answers_of(lines: Sequence[Line], annotation: str, labels: Sequence[str], split: str, scheme: str = "iob2") -> Answers:
+def answers_of(
+    lines: Sequence[Line], annotation: str, labels: Sequence[str], split: str, scheme: str = "iob2"
+) -> Answers:
     """What a task answered on a split.
 
     Args:
@@ -110,8 +112,8 @@ def span_errors(texts: Iterable[tuple[Sequence[Span], Sequence[Span]]]) -> SpanE
     """What became of every entity: (reference spans, predicted spans) of each text, as (first, stop, type).
 
     Each span is used once, in this order: the same words and type (`correct`), the same words (`type`), overlapping words of the
-    same type (`boundary`), overlapping words (`both`); where several overlap, the longest overlap first. What is left is `missed` or
-    `spurious`.
+    same type (`boundary`), overlapping words (`both`); where several overlap, the longest overlap first. What is left is
+    `missed` or `spurious`.
     """
     counts: dict[str, dict[str, int]] = {}
 
@@ -229,7 +231,9 @@ def _confidence(line: Line, annotation: str, scheme: str) -> float | None:
         return max(wrong, default=None)
     if annotation == "labels" and isinstance(scores, Mapping):
         gold, predicted = set(line["gold"]), set(line["predicted"] or ())
-        sure = [float(p) if name in predicted else 1 - float(p) for name, p in scores.items() if name in gold ^ predicted]
+        sure = [
+            float(p) if name in predicted else 1 - float(p) for name, p in scores.items() if name in gold ^ predicted
+        ]
         return max(sure, default=None)
     score = line.get("score")
     return float(score) if isinstance(score, int | float) else None
@@ -250,7 +254,7 @@ def _mistake(
 ) -> Mistake:
     row = line.get("row")
     gold, predicted = _said(line["gold"]), _said(line["predicted"])
-    common = {"row": row if isinstance(row, int) else None, "confidence": confidence, "error": error}
+    common: dict[str, Any] = {"row": row if isinstance(row, int) else None, "confidence": confidence, "error": error}
     words = line.get("words")
     if annotation == "tags":
         words = [str(word) for word in words] if words else str(line.get("text", "")).split()

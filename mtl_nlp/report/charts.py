@@ -1,11 +1,11 @@
-"""The charts: lines, shares, heat maps, confusion matrices, reliability diagrams, error types, scatter plots."""
+"""The charts of numbers over steps and of tables: lines, shares, heat maps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .facts import ERROR_TYPES, Confusion, LabelScore, Numbers, Points, Reliability, SpanErrors, Table
+from .facts import Points, Table
 from .palette import ARM, STEPS
 from .svg import (
     WIDTH,
@@ -31,8 +31,6 @@ from .svg import (
 MOST_SERIES = 8
 TABLE_ROWS = 12
 HEAT_COLUMNS = 24
-LABELLED = 22  # labels that a matrix can name
-NUMBERED = 12  # labels up to which cells hold their number
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,13 @@ def lines(
     ends = spread([grid.y(one.points[-1][1]) for one in shown], 13, box[1], box[3])
     for i, (one, place) in enumerate(zip(shown, ends, strict=True)):
         points = [(grid.x(step), grid.y(value)) for step, value in thinned(one.points)]
-        parts.append(f'<path class="line k{(i + colour) % MOST_SERIES} d{i % 4}" data-name="{_attribute(one.name)}" d="{path(points)}"/>')
+        parts.append(
+            f'<path class="line k{(i + colour) % MOST_SERIES} d{i % 4}" data-name="{_attribute(one.name)}" d="{path(points)}"/>'
+        )
         marked = points if dots and len(points) <= 40 else points[-1:]
-        parts += [f'<circle class="dot k{(i + colour) % MOST_SERIES}" cx="{n(px)}" cy="{n(py)}" r="3"/>' for px, py in marked]
+        parts += [
+            f'<circle class="dot k{(i + colour) % MOST_SERIES}" cx="{n(px)}" cy="{n(py)}" r="3"/>' for px, py in marked
+        ]
         label = cut(last_words[i], room - 12)
         title_of = f"{one.name}: {number(one.points[-1][1])}"
         parts.append(text(box[2] + 7, place + 3.5, label, "", f"end k{(i + colour) % MOST_SERIES}", title_of))
@@ -151,7 +153,13 @@ def shares(title: str, note: str, series: Sequence[Series], ids: Ids, height: fl
     tables = [dict(one.points) for one in series]
     room = min(118.0, 46 + 6.2 * max(len(one.name) for one in series))
     box = (40.0, 26.0, WIDTH - room, height - 36)
-    grid = axes((steps[0] if len(steps) > 1 else 0, steps[-1] or 1), [0, 0.25, 0.5, 0.75, 1.0], box, "step", "share of the loss, cumulated")
+    grid = axes(
+        (steps[0] if len(steps) > 1 else 0, steps[-1] or 1),
+        [0, 0.25, 0.5, 0.75, 1.0],
+        box,
+        "step",
+        "share of the loss, cumulated",
+    )
     below = dict.fromkeys(steps, 0.0)
     parts, middles = [], []
     for i, table in enumerate(tables):
@@ -169,9 +177,13 @@ def shares(title: str, note: str, series: Sequence[Series], ids: Ids, height: fl
     parts += grid.parts
     for i, (one, place) in enumerate(zip(series, spread(middles, 13, box[1] + 2, box[3] - 2), strict=True)):
         mean = sum(value for _, value in one.points) / max(len(one.points), 1)
-        parts.append(f'<path class="tie k{i % MOST_SERIES}" d="M{n(box[2] + 1)} {n(middles[i])}L{n(box[2] + 8)} {n(place)}"/>')
+        parts.append(
+            f'<path class="tie k{i % MOST_SERIES}" d="M{n(box[2] + 1)} {n(middles[i])}L{n(box[2] + 8)} {n(place)}"/>'
+        )
         label = f"{cut(one.name, room - 44)} {100 * mean:.0f} %"
-        parts.append(text(box[2] + 10, place + 3.5, label, "", f"end k{i % MOST_SERIES}", f"{one.name}: mean {100 * mean:.1f} %"))
+        parts.append(
+            text(box[2] + 10, place + 3.5, label, "", f"end k{i % MOST_SERIES}", f"{one.name}: mean {100 * mean:.1f} %")
+        )
     means = [(one.name, sum(v for _, v in one.points) / max(len(one.points), 1)) for one in series]
     told = ", ".join(f"{name} {100 * mean:.1f} %" for name, mean in means)
     rows = [
@@ -179,7 +191,9 @@ def shares(title: str, note: str, series: Sequence[Series], ids: Ids, height: fl
         for one in series
         for step, value in evenly(one.points, TABLE_ROWS)
     ]
-    return Chart(title, note, frame(parts, height, title, f"{note} Means: {told}.", ids), ["task", "step", "share"], rows)
+    return Chart(
+        title, note, frame(parts, height, title, f"{note} Means: {told}.", ids), ["task", "step", "share"], rows
+    )
 
 
 def over_time(title: str, note: str, series: Sequence[Series], ids: Ids, top: float | None = None) -> Chart:
@@ -253,9 +267,13 @@ def heat(
         for j, value in enumerate(row):
             if value is None:
                 continue
-            kind = arm_of(value, limit) if limit is not None else step_of(value, top if top is not None else _most(table))
+            kind = (
+                arm_of(value, limit) if limit is not None else step_of(value, top if top is not None else _most(table))
+            )
             x, y = left + j * cell, head + i * tall
-            by_class.setdefault(kind, []).append(f"M{n(x)} {n(y)}h{n(cell - 1)}v{n(tall - 1 if tall > 5 else tall)}h-{n(cell - 1)}z")
+            by_class.setdefault(kind, []).append(
+                f"M{n(x)} {n(y)}h{n(cell - 1)}v{n(tall - 1 if tall > 5 else tall)}h-{n(cell - 1)}z"
+            )
             if fits:
                 shown = show[i][j] if show else fixed(value, digits)
                 written.append(text(x + (cell - 1) / 2, y + tall / 2 + 3.5, shown, "middle", f"{kind}i"))
@@ -307,9 +325,7 @@ def _extremes(table: Table, digits: int) -> str:
     if not cells:
         return ""
     low, high = min(cells), max(cells)
-    return (
-        f"Highest: {high[1]}, {high[2]}: {number(high[0], digits)}. Lowest: {low[1]}, {low[2]}: {number(low[0], digits)}."
-    )
+    return f"Highest: {high[1]}, {high[2]}: {number(high[0], digits)}. Lowest: {low[1]}, {low[2]}: {number(low[0], digits)}."
 
 
 def _as_rows(table: Table, digits: int) -> list[list[str]]:
@@ -318,165 +334,6 @@ def _as_rows(table: Table, digits: int) -> list[list[str]]:
         pairs = zip(table.rows, table.values, strict=True)
         return [[name, *(number(value, digits) for value in row)] for name, row in pairs]
     return []
-
-
-def confusion_matrix(title: str, found: Confusion, ids: Ids) -> Chart:
-    """Rows are references, columns predictions; the colour is the share of the row, the number the count."""
-    size = len(found.labels)
-    totals = [found.row_total(i) for i in range(size)]
-    counts = found.counts
-    values: list[list[float | None]] = [
-        [counts[i, j] / totals[i] if totals[i] and (i, j) in counts else (0.0 if size <= LABELLED else None) for j in range(size)]
-        for i in range(size)
-    ]
-    show = [[str(counts.get((i, j), 0)) for j in range(size)] for i in range(size)]
-    table = Table(found.labels, found.labels, values)
-    right = sum(count for (g, p), count in counts.items() if g == p)
-    total = sum(counts.values())
-    note = (
-        f"Rows: reference. Columns: prediction. Numbers: {found.unit}; colour: share of the row. "
-        f"{right} of {total} {found.unit} are right."
-    )
-    if size > LABELLED:
-        note += " With so many labels the matrix shows where confusions lie; the table names the most frequent."
-    worst = [[gold, predicted, str(count)] for gold, predicted, count in found.worst(TABLE_ROWS)]
-    chart = heat(title, note, table, ids, top=1.0, show=show, rows=worst, x_label="prediction →")
-    if size > NUMBERED:
-        return Chart(title, note, chart.svg, ["reference", "prediction", found.unit], worst)
-    rows = [[f"{name} (reference)", *show[i]] for i, name in enumerate(found.labels)]
-    return Chart(title, note, chart.svg, ["", *found.labels], rows)
-
-
-def reliability_diagram(title: str, found: Reliability, ids: Ids) -> Chart:
-    """Share of right decisions against confidence, the diagonal, and below it how many decisions each bin has."""
-    height = 282.0
-    grid = axes((0.0, 1.0), [0, 0.25, 0.5, 0.75, 1.0], (40.0, 26.0, 346.0, 196.0), "", "share that is right")
-    parts = list(grid.parts)
-    parts.append(text(grid.x(1), 17, f"ECE {found.ece:.3f}", "end", "big"))
-    most = max(one.count for one in found.bins)
-    base, tall = 262.0, 34.0
-    for one in found.bins:
-        x, w = grid.x(one.low) + 0.8, grid.x(one.high) - grid.x(one.low) - 1.6
-        told = (
-            f"confidence {one.low:.2f} to {one.high:.2f}: {one.count} {found.unit}, "
-            f"mean confidence {one.confidence:.3f}, right {one.right:.3f}"
-        )
-        y, ideal = grid.y(one.right), grid.y(one.confidence)
-        gap = "over" if one.confidence > one.right else "under"
-        parts.append(
-            f'<g><title>{told}</title><path class="bar k0" d="M{n(x)} {n(max(y, ideal))}h{n(w)}V{n(grid.y(0))}h-{n(w)}z"/>'
-            f'<path class="gap {gap}" d="M{n(x)} {n(min(y, ideal))}h{n(w)}v{n(abs(y - ideal))}h-{n(w)}z"/></g>'
-        )
-        h = max(1.0, tall * one.count / most)
-        parts.append(f'<path class="bar k6" d="M{n(x)} {n(base - h)}h{n(w)}v{n(h)}h-{n(w)}z"><title>{told}</title></path>')
-    parts.append(line(grid.x(0), grid.y(0), grid.x(1), grid.y(1), "ideal"))
-    parts.append(text(grid.x(0.5), base + 14, "confidence (below: how many decisions)", "middle", "name"))
-    parts.append(line(40, base, 346, base, "axis"))
-    side = "surer than it is right" if _overconfident(found) else "less sure than it is right"
-    note = (
-        f"Expected calibration error {found.ece:.4f} over {number(found.decisions, 0)} {found.unit}. On average the model is {side}. "
-        "Bars: share that is right; light orange: what is missing to the confidence; light blue: what is above it."
-    )
-    rows = [
-        [f"{one.low:.2f}–{one.high:.2f}", str(one.count), f"{one.confidence:.3f}", f"{one.right:.3f}"] for one in found.bins
-    ]
-    columns = ["confidence", "decisions", "mean confidence", "share right"]
-    return Chart(title, note, frame(parts, height, title, note, ids), columns, rows)
-
-
-def _overconfident(found: Reliability) -> bool:
-    return sum(one.count * (one.confidence - one.right) for one in found.bins) >= 0
-
-
-ERROR_NAMES = {
-    "correct": "correct",
-    "boundary": "boundary",
-    "type": "type",
-    "both": "boundary and type",
-    "missed": "missed",
-    "spurious": "spurious",
-}
-ERROR_COLOURS = {"correct": 2, "boundary": 0, "type": 4, "both": 3, "missed": 1, "spurious": 6}
-MOST_TYPES = 24
-
-
-def error_types(title: str, found: SpanErrors, ids: Ids) -> Chart:
-    """A bar an entity type, cut by what became of its entities."""
-    ordered = sorted(found.by_type.items(), key=lambda item: -sum(item[1].values()))
-    shown = ordered[:MOST_TYPES]
-    left = min(128.0, 10 + LETTER_ROW * max((len(name) for name, _ in shown), default=1))
-    most = max((sum(counts.values()) for _, counts in shown), default=1) or 1
-    scale = Scale(0, most, left, WIDTH - 40)
-    parts = []
-    for i, (name, counts) in enumerate(shown):
-        y, x = 8 + i * 24.0, left
-        parts.append(text(left - 5, y + 12.5, cut(name, left - 8), "end", "", name))
-        for error in ERROR_TYPES:
-            w = scale(counts[error]) - left
-            if counts[error]:
-                told = f"{name}: {counts[error]} {ERROR_NAMES[error]}"
-                parts.append(
-                    f'<path class="bar e-{error} k{ERROR_COLOURS[error]}" d="M{n(x)} {n(y)}h{n(max(w - 1, 1))}v17h-{n(max(w - 1, 1))}z"><title>{_attribute(told)}</title></path>'
-                )
-                if w > 7 * len(str(counts[error])) + 6:
-                    parts.append(text(x + w / 2, y + 12.5, str(counts[error]), "middle", "on"))
-            x += w
-        total = sum(counts.values())
-        parts.append(text(x + 5, y + 12.5, str(total)))
-    bottom = 12 + 24.0 * len(shown)
-    parts.append(line(left, 4, left, bottom, "axis"))
-    total = found.total
-    wrong = sum(total.values()) - total["correct"]
-    note = (
-        f"Entities by what became of them: {total['correct']} correct, {wrong} errors ("
-        + ", ".join(f"{total[error]} {ERROR_NAMES[error]}" for error in ERROR_TYPES[1:])
-        + "). Under the reference's type; spurious ones under the predicted type."
-    )
-    if len(ordered) > len(shown):
-        note += f" Drawn are the {len(shown)} most frequent of {len(ordered)} types."
-    rows = [[name, *(str(counts[error]) for error in ERROR_TYPES)] for name, counts in ordered[:60]]
-    key = [(f"k{ERROR_COLOURS[error]} e-{error}", ERROR_NAMES[error]) for error in ERROR_TYPES]
-    svg = frame(parts, bottom + 6, title, note, ids)
-    return Chart(title, note, svg, ["type", *(ERROR_NAMES[error] for error in ERROR_TYPES)], rows, key=key)
-
-
-def label_bars(title: str, found: Sequence[LabelScore], ids: Ids) -> Chart:
-    """F1 of each label, with precision and recall, the most frequent labels first."""
-    shown = sorted(found, key=lambda one: -one.support)[:MOST_TYPES]
-    left = min(128.0, 10 + LETTER_ROW * max((len(one.label) for one in shown), default=1))
-    scale = Scale(0, 1, left, WIDTH - 44)
-    parts = []
-    bottom = 8 + 22.0 * len(shown)
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        parts.append(line(scale(tick), 4, scale(tick), bottom))
-        parts.append(text(scale(tick), bottom + 13, short(tick), "middle"))
-    for i, one in enumerate(shown):
-        y = 8 + i * 22.0
-        told = f"{one.label}: F1 {one.f1:.3f}, precision {one.precision:.3f}, recall {one.recall:.3f}, {one.support} texts"
-        parts.append(text(left - 5, y + 11.5, cut(one.label, left - 8), "end", "", one.label))
-        parts.append(f'<g><title>{_attribute(told)}</title><path class="bar k0" d="M{n(left)} {n(y + 3)}H{n(max(scale(one.f1), left + 1))}v9H{n(left)}z"/>')
-        parts.append(f'<path class="mark" d="M{n(scale(one.precision))} {n(y)}v15"/><circle class="mark" cx="{n(scale(one.recall))}" cy="{n(y + 7.5)}" r="3.5"/></g>')
-        parts.append(text(WIDTH - 38, y + 11.5, f"{one.f1:.3f}"))
-    parts.append(text((left + WIDTH - 44) / 2, bottom + 27, "bar: F1 · stroke: precision · ring: recall", "middle", "name"))
-    more = f" The {len(shown)} most frequent of {len(found)} labels." if len(found) > len(shown) else ""
-    note = f"Each label by itself, the most frequent first.{more}"
-    rows = [[o.label, f"{o.precision:.3f}", f"{o.recall:.3f}", f"{o.f1:.3f}", str(o.support)] for o in shown]
-    svg = frame(parts, bottom + 34, title, note, ids)
-    return Chart(title, note, svg, ["label", "precision", "recall", "F1", "texts"], rows)
-
-
-def scatter(title: str, found: Numbers, ids: Ids) -> Chart:
-    """Prediction against reference, with the diagonal."""
-    every = [value for pair in found.pairs for value in pair]
-    marks = ticks(min(every), max(every), 5)
-    grid = axes((marks[0], marks[-1]), marks, (40.0, 26.0, 346.0, 286.0), "reference", "prediction")
-    parts = list(grid.parts)
-    parts.append(line(grid.x(marks[0]), grid.y(marks[0]), grid.x(marks[-1]), grid.y(marks[-1]), "ideal"))
-    spots = "".join(f"M{n(grid.x(gold))} {n(grid.y(said))}h0" for gold, said in found.pairs)
-    parts.append(f'<path class="spots k0" d="{spots}"/>')
-    note = f"Mean absolute error {found.mae:.3f}, root mean squared error {found.rmse:.3f}; on the diagonal both are equal."
-    rows = [[number(gold), number(said)] for gold, said in found.pairs[:TABLE_ROWS]]
-    return Chart(title, note, frame(parts, 320, title, note, ids), ["reference", "prediction"], rows)
 
 
 def by_name(points: Mapping[str, Points]) -> list[Series]:

@@ -84,7 +84,9 @@ def compared(found: ComparisonReport) -> Compared:
         seeds=[seed_scores(found, task) for task in found.tasks if any(s.task == task for s in found.scores)],
         costs=costs(found),
         groups=[
-            (name, blocks) for name in names if (blocks := [b for r in _of(found, name) if (b := groups(r)) is not None])
+            (name, blocks)
+            for name in names
+            if (blocks := [b for r in _of(found, name) if (b := groups(r)) is not None])
         ],
     )
 
@@ -108,7 +110,10 @@ COLOURS, SINGLE = (0, 2, 3, 4, 5, 7), 6
 
 def in_order(found: ComparisonReport, names: list[str]) -> list[Result]:
     """Results by variant and task."""
-    return sorted(found.results, key=lambda r: (names.index(r.variant), list(found.tasks).index(r.task) if r.task in found.tasks else 0))
+    return sorted(
+        found.results,
+        key=lambda r: (names.index(r.variant), list(found.tasks).index(r.task) if r.task in found.tasks else 0),
+    )
 
 
 def _of(found: ComparisonReport, name: str) -> list[Result]:
@@ -163,7 +168,9 @@ def verdicts(found: ComparisonReport, name: str) -> Block:
                 "–" if r.p_holm is None else p_value(r.p_holm),
                 r.verdict,
                 kind,
-                "" if r.detectable is None else f"{number(r.detectable * factor, 2)} {unit} would be found".replace("  ", " "),
+                ""
+                if r.detectable is None
+                else f"{number(r.detectable * factor, 2)} {unit} would be found".replace("  ", " "),
             )
         )
     mark = " · chosen on validation" if name == found.chosen else ""
@@ -173,10 +180,11 @@ def verdicts(found: ComparisonReport, name: str) -> Block:
 def legend(found: ComparisonReport) -> str:
     """How to read the verdicts."""
     points = all(scale_of(r.metric)[1] for r in found.results)
+    unit = "points (hundredths of the metric)" if points else "the unit of each metric, points where it ends at 1"
     return (
-        f"Difference to the single-task models in {'points (hundredths of the metric)' if points else 'the unit of each metric, points where it ends at 1'}"
-        f", on {found.split}, {len(found.seeds)} seeds; to the right sharing is better. The line is the 95 % confidence interval; p is "
-        "corrected over tasks (Holm). What would be found: the difference that a comparison of this size finds four times in five."
+        f"Difference to the single-task models in {unit}, on {found.split}, {len(found.seeds)} seeds; to the right sharing is "
+        "better. The line is the 95 % confidence interval; p is corrected over tasks (Holm). What would be found: the difference "
+        "that a comparison of this size finds four times in five."
     )
 
 
@@ -200,14 +208,20 @@ def seed_scores(found: ComparisonReport, task: str) -> Block:
         if mine:
             mean = sum(value for _, value in mine) / len(mine)
             told = ", ".join(f"{seed} {value:.4f}" for seed, value in mine)
-            rows.append((name, number(mean, 4), dots(span, mine, colour(found, name), f"{name} on {task}: {told}"), told))
+            rows.append(
+                (name, number(mean, 4), dots(span, mine, colour(found, name), f"{name} on {task}: {told}"), told)
+            )
     metric = str(found.tasks[task].get("metric", ""))
     return Block(task, metric, axis(span, metric), rows)
 
 
 COSTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("inference_ratio", "Inference, time a text with all tasks (separate models = 1)", lambda v: number(v, 2)),
-    ("texts_per_second", "Inference, texts a second with all tasks (more is better)", lambda v: number(v, 0 if v >= 100 else 1)),
+    (
+        "texts_per_second",
+        "Inference, texts a second with all tasks (more is better)",
+        lambda v: number(v, 0 if v >= 100 else 1),
+    ),
     ("encoder_tokens", "Training, tokens through the encoder", short),
     ("minutes", "Training, minutes", lambda v: number(v, 1)),
     ("parameters", "Parameters to store", short),
@@ -231,7 +245,9 @@ def costs(found: ComparisonReport) -> list[Block]:
             if name in known:
                 ratio = f"{known[name] / base:.2f} ×" if base else "–"
                 label = f"{name}: {shown(known[name])}, {ratio} the single-task models"
-                rows.append((name, shown(known[name]), ratio, bar(known[name] / most, f"k{colour(found, name)}", label)))
+                rows.append(
+                    (name, shown(known[name]), ratio, bar(known[name] / most, f"k{colour(found, name)}", label))
+                )
         blocks.append(Block(title, "", Markup(""), rows))
     return blocks
 

@@ -49,7 +49,9 @@ def gather(
         raise fault(f'found "{split}"', key="--split", allowed=", ".join(SPLITS))
     kinds = kinds_of(folders)
     names = distinct_names(folders)
-    report = Report(title=_title(names), made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), version=VERSION)
+    report = Report(
+        title=_title(names), made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), version=VERSION
+    )
     for number, (folder, kind, name) in enumerate(zip(folders, kinds, names, strict=True), 1):
         say(f"[{number}/{len(folders)}] {kind} {folder}")
         if kind == "comparison":
@@ -76,7 +78,11 @@ def kinds_of(folders: Sequence[Path]) -> list[str]:
         found = next((kind for name, kind in files.items() if (folder / name).is_file()), None)
         kinds.append(found or "")
         if found is None:
-            what = "no such folder" if not folder.is_dir() else "neither a run, nor a comparison, nor an interference measurement"
+            what = (
+                "no such folder"
+                if not folder.is_dir()
+                else "neither a run, nor a comparison, nor an interference measurement"
+            )
             allowed = f"a folder with {CONFIG} (`train`), {COMPARISON} (`compare`) or {INTERFERENCE} (`interference`)"
             cure = _unfinished(folder)
             faults += fault(what, where=str(folder), allowed=allowed, cure=cure).faults
@@ -130,7 +136,9 @@ def read_run(
     facts, config = facts_of(folder, weights=weighty), read_json(folder / CONFIG)
     log, environment = read_history(folder)
     scores = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
-    tasks = [_task(record, facts, scores.get("validation") or {}) for record in config["tasks"] if isinstance(record, dict)]
+    tasks = [
+        _task(record, facts, scores.get("validation") or {}) for record in config["tasks"] if isinstance(record, dict)
+    ]
     run = RunReport(name=plain(name), folder=plain(folder.name), tasks=tasks, about=about(facts), mean=facts.mean)
     run.steps = facts.run.get("steps") if isinstance(facts.run.get("steps"), int) else None
     if log:
@@ -206,9 +214,7 @@ def _series(log: Sequence[Mapping[str, Any]], key: str) -> Points:
     return sorted(found.items())
 
 
-def read_answers(
-    run: RunReport, folder: Path, split: str, *, predict: bool, data_root: Path | None, say: Say
-) -> None:
+def read_answers(run: RunReport, folder: Path, split: str, *, predict: bool, data_root: Path | None, say: Say) -> None:
     """Each task's answers, from files of predictions; those that are missing are made, or a note says how."""
     scored = [task for task in run.tasks if task.annotation != "none"]
     absent = [task for task in scored if not prediction_file(folder, split, task.name).is_file()]
@@ -249,7 +255,10 @@ def about(facts: Facts) -> Rows:
     training = recipe.get("training") or {}
     rows: list[tuple[str, Any]] = [
         ("Encoder", f"{facts.encoder} ({facts.architecture})" if facts.encoder else facts.architecture),
-        ("Parameters", f"{facts.parameters:,}, of them {facts.encoder_parameters:,} in the encoder" if facts.bytes else None),
+        (
+            "Parameters",
+            f"{facts.parameters:,}, of them {facts.encoder_parameters:,} in the encoder" if facts.bytes else None,
+        ),
         ("Weights", f"{facts.bytes / 1e6:.1f} MB, {facts.dtype}" if facts.bytes else None),
         ("Steps", run.get("steps")),
         ("Training time", duration(run.get("seconds"))),

@@ -61,10 +61,10 @@ def largest_pairs(table: Any, most: int = MOST_PAIRS) -> list[tuple[int, int]]:
     return sorted(sorted(pairs, key=lambda pair: -abs(table[pair[0]][pair[1]]))[:most])
 
 
-def numbers(table: Any) -> list[Any]:
+def numbers(table: Any) -> Any:
     """An array as (nested) lists, None where it is NaN."""
     if getattr(table, "ndim", 0) == 0:
-        return None if np.isnan(table) else round(float(table), 6)  # type: ignore[return-value]
+        return None if np.isnan(table) else round(float(table), 6)
     return [numbers(row) for row in table]
 
 
@@ -116,4 +116,4 @@ def _array(table: Any) -> Any:
 
 
 def _pairs(tables: Sequence[Any], kept: Sequence[tuple[int, int]]) -> list[list[float | None]]:
-    return [[numbers(table[i][j]) for table in tables] for i, j in kept]  # type: ignore[misc]
+    return [[numbers(table[i][j]) for table in tables] for i, j in kept]

@@ -30,9 +30,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             try:
                 one = json.loads(line)
             except ValueError as error:
-                raise fault(f"not JSON: {error}", where=f"{path}:{number}", cure="remove the file: it is made again") from error
+                raise fault(
+                    f"not JSON: {error}", where=f"{path}:{number}", cure="remove the file: it is made again"
+                ) from error
             if not isinstance(one, dict) or not {"gold", "predicted"} <= one.keys():
                 allowed = "an object with gold and predicted"
-                raise fault("no prediction", where=f"{path}:{number}", allowed=allowed, cure="remove the file: it is made again")
+                raise fault(
+                    "no prediction", where=f"{path}:{number}", allowed=allowed, cure="remove the file: it is made again"
+                )
             found.append(one)
     return found

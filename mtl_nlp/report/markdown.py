@@ -42,11 +42,10 @@ def _comparison(found: ComparisonReport) -> list[str]:
     shown = compared(found)
     lines = [f"## Comparison {plain(found.name)}", "", *(f"- {plain(line)}" for line in shown.summary), ""]
     lines += [plain(shown.legend), ""] if shown.verdicts else []
+    rows: list[Sequence[Any]]
     for block in shown.verdicts:
         columns = ["task", "metric", "single-task", "shared", "difference", "interval", "p (Holm)", "verdict"]
-        rows = [
-            (r.task, r.metric, r.single, r.variant, r.difference, r.interval, r.p, r.verdict) for r in block.rows
-        ]
+        rows = [(r.task, r.metric, r.single, r.variant, r.difference, r.interval, r.p, r.verdict) for r in block.rows]
         lines += [f"### {plain(block.title)}", "", *table(columns, rows, 2)]
     if shown.seeds:
         lines += [f"### Scores by seed, on {found.split}", ""]
@@ -96,10 +95,14 @@ def _task(task: TaskReport) -> list[str]:
         return []
     lines: list[str] = []
     if answers.spans is not None and answers.spans.by_type:
-        rows = [(name, *(counts[error] for error in ERROR_TYPES)) for name, counts in answers.spans.by_type.items()]
-        lines += ["Entities by what became of them:", "", *table(["type", *ERROR_TYPES], rows)]
+        spans = [(name, *(counts[error] for error in ERROR_TYPES)) for name, counts in answers.spans.by_type.items()]
+        lines += ["Entities by what became of them:", "", *table(["type", *ERROR_TYPES], spans)]
     if answers.confusion is not None and (worst := answers.confusion.worst(10)):
-        lines += ["Most frequent confusions:", "", *table(["reference", "prediction", answers.confusion.unit], worst, 2)]
+        lines += [
+            "Most frequent confusions:",
+            "",
+            *table(["reference", "prediction", answers.confusion.unit], worst, 2),
+        ]
     if answers.labels:
         rows = [(o.label, number(o.precision), number(o.recall), number(o.f1), o.support) for o in answers.labels]
         lines += table(["label", "precision", "recall", "F1", "texts"], rows)

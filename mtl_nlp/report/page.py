@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from . import charts
+from . import answer_charts, charts
 from .charts import MOST_SERIES, Series
 from .compared import compared
 from .facts import InterferenceReport, Mark, Mistake, Report, RunReport, TaskReport
@@ -79,9 +79,7 @@ def html(report: Report) -> str:
         report=report,
         runs=runs,
         table=side_by_side(report.runs) if len(report.runs) > 1 else [],
-        comparisons=[
-            (f"comparison-{i}", found, compared(found)) for i, found in enumerate(report.comparisons, 1)
-        ],
+        comparisons=[(f"comparison-{i}", found, compared(found)) for i, found in enumerate(report.comparisons, 1)],
         interferences=[
             (f"interference-{i}", found, measured(found, ids)) for i, found in enumerate(report.interferences, 1)
         ],
@@ -94,7 +92,12 @@ def run_view(run: RunReport, key: str, ids: Ids) -> RunView:
     """A run's charts, task by task and of all tasks."""
     tasks = [task_view(task, f"{key}-task-{i}", ids) for i, task in enumerate(run.tasks, 1)]
     return RunView(
-        run, key, tasks, len(tasks) <= OPEN, training=training_charts(run, ids), interference=interference_charts(run, ids)
+        run,
+        key,
+        tasks,
+        len(tasks) <= OPEN,
+        training=training_charts(run, ids),
+        interference=interference_charts(run, ids),
     )
 
 
@@ -109,20 +112,22 @@ def task_view(task: TaskReport, key: str, ids: Ids) -> TaskView:
         best = max(task.score, key=lambda point: point[1])
         note = f"On validation. Best: {number(best[1], 4)} at step {best[0]:.0f}."
         one = [Series(task.name, task.score)]
-        view.curves.append(charts.lines(f"Validation {task.metric}", note, one, ids, y_label=task.metric, dots=True, colour=2))
+        view.curves.append(
+            charts.lines(f"Validation {task.metric}", note, one, ids, y_label=task.metric, dots=True, colour=2)
+        )
     answers = task.answers
     if answers is None:
         return view
     if answers.confusion is not None and answers.confusion.counts:
-        view.charts.append(charts.confusion_matrix("Confusion matrix", answers.confusion, ids))
+        view.charts.append(answer_charts.confusion_matrix("Confusion matrix", answers.confusion, ids))
     if answers.spans is not None and answers.spans.by_type:
-        view.charts.append(charts.error_types("Entity errors", answers.spans, ids))
+        view.charts.append(answer_charts.error_types("Entity errors", answers.spans, ids))
     if answers.labels:
-        view.charts.append(charts.label_bars("Labels", answers.labels, ids))
+        view.charts.append(answer_charts.label_bars("Labels", answers.labels, ids))
     if answers.numbers is not None:
-        view.charts.append(charts.scatter("Prediction and reference", answers.numbers, ids))
+        view.charts.append(answer_charts.scatter("Prediction and reference", answers.numbers, ids))
     if answers.reliability is not None:
-        view.charts.append(charts.reliability_diagram("Calibration", answers.reliability, ids))
+        view.charts.append(answer_charts.reliability_diagram("Calibration", answers.reliability, ids))
     view.mistakes = [mistake_view(one) for one in answers.worst]
     return view
 
@@ -134,9 +139,7 @@ def mistake_view(found: Mistake) -> MistakeView:
         sure = f"{100 * found.confidence:.1f} % sure"
     elif found.error is not None:
         sure = f"off by {number(found.error)}"
-    return MistakeView(
-        found, sure, pieces(found.words, found.gold_marks), pieces(found.words, found.predicted_marks)
-    )
+    return MistakeView(found, sure, pieces(found.words, found.gold_marks), pieces(found.words, found.predicted_marks))
 
 
 def pieces(words: list[str], marks: list[Mark], most: int = WORDS) -> list[Piece]:
@@ -166,7 +169,11 @@ def training_charts(run: RunReport, ids: Ids) -> list[Chart]:
     elif share:
         made.append(charts.over_time("Effective share", note, share, ids))
     weighted = [
-        ("Loss weights", "By the loss weighting, on top of the share.", [Series(t.name, t.weight) for t in run.tasks if t.weight]),
+        (
+            "Loss weights",
+            "By the loss weighting, on top of the share.",
+            [Series(t.name, t.weight) for t in run.tasks if t.weight],
+        ),
         (
             "Gradient weights",
             "What the gradient aggregator multiplied each task's gradient by.",
@@ -184,7 +191,11 @@ def training_charts(run: RunReport, ids: Ids) -> list[Chart]:
             made.append(charts.over_time("Training loss of all tasks", "Darker is higher.", losses, ids))
     if run.rates:
         one = [Series("learning rate", run.rates)]
-        made.append(charts.lines("Learning rate", "As the trainer logs it.", one, ids, y_label="rate", bounds=(0.0, None), height=230))
+        made.append(
+            charts.lines(
+                "Learning rate", "As the trainer logs it.", one, ids, y_label="rate", bounds=(0.0, None), height=230
+            )
+        )
     return made
 
 
@@ -196,11 +207,21 @@ def interference_charts(run: RunReport, ids: Ids) -> list[Chart]:
         made.append(charts.heat("Gradient cosines", told, run.cosines.mean, ids, limit=1.0))
         if run.cosines.by_layer.rows:
             told = "The same by layer group, from the bottom of the encoder to its top; the pairs with the largest cosines."
-            made.append(charts.heat("Gradient cosines by layer", told, run.cosines.by_layer, ids, limit=1.0, square=False))
+            made.append(
+                charts.heat("Gradient cosines by layer", told, run.cosines.by_layer, ids, limit=1.0, square=False)
+            )
         pairs = sorted(charts.by_name(run.cosines.over_time), key=lambda one: -abs(one.points[-1][1]))[:PAIRS]
         if pairs and len(pairs[0].points) > 1:
             made.append(
-                charts.lines("Gradient cosines over time", "All layers; the pairs with the largest cosines at the end.", pairs, ids, y_label="cosine", dots=True, height=230)
+                charts.lines(
+                    "Gradient cosines over time",
+                    "All layers; the pairs with the largest cosines at the end.",
+                    pairs,
+                    ids,
+                    y_label="cosine",
+                    dots=True,
+                    height=230,
+                )
             )
     if run.vectors is not None:
         told = "Cosines between what the encoder has learned of each task; blue: close."
@@ -219,14 +240,28 @@ def measured(found: InterferenceReport, ids: Ids) -> list[Chart]:
     layers = [abs(value) for row in found.by_layer.values for value in row if value is not None]
     told = "How much the column's loss falls (%) when the row's task takes a step. Blue helps, orange harms."
     made = [
-        charts.heat("Affinity", told, found.affinity, ids, limit=max(others, default=0) or 1.0, x_label="loss of →", y_label="learned"),
+        charts.heat(
+            "Affinity",
+            told,
+            found.affinity,
+            ids,
+            limit=max(others, default=0) or 1.0,
+            x_label="loss of →",
+            y_label="learned",
+        ),
         charts.heat("Gradient cosines", "All layers, mean over the run.", found.cosines, ids, limit=1.0),
     ]
     if found.by_layer.rows:
         told = "Affinity (%) of each layer group, mean of both directions, the pairs with the largest."
-        made.append(charts.heat("Affinity by layer", told, found.by_layer, ids, limit=max(layers, default=0) or 1.0, square=False))
+        made.append(
+            charts.heat(
+                "Affinity by layer", told, found.by_layer, ids, limit=max(layers, default=0) or 1.0, square=False
+            )
+        )
         told = "Gradient cosines of each layer group, from the bottom of the encoder to its top."
-        made.append(charts.heat("Gradient cosines by layer", told, found.cosines_by_layer, ids, limit=1.0, square=False))
+        made.append(
+            charts.heat("Gradient cosines by layer", told, found.cosines_by_layer, ids, limit=1.0, square=False)
+        )
     return made
 
 

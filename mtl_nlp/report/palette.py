@@ -1,8 +1,8 @@
 """Colours, once for a light and once for a dark page, as CSS variables.
 
 Series follow the colour-blind-safe set of Okabe and Ito (2008), each shifted until it stands out from its page by 3:1 or more. Heat
-maps have a ramp of one hue (counts) and one from orange over the page's colour to blue (harm … help), which red-green blindness does
-not confuse; each step brings the ink, black or white, that is read on it at 4.5:1 or more.
+maps have a ramp of one hue (counts) and one from orange over the page's colour to blue (harm … help), which red-green blindness
+does not confuse; each step brings the ink, black or white, that is read on it at 4.5:1 or more.
 """
 
 from __future__ import annotations

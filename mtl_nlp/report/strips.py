@@ -22,6 +22,7 @@ class Span:
     high: float
 
     def __call__(self, value: float) -> str:
+        """A value's place in the cell."""
         part = (value - self.low) / ((self.high - self.low) or 1.0)
         place = EDGE + min(max(part, -0.04), 1.04) * (100 - 2 * EDGE)
         return f"{place:.2f}%"

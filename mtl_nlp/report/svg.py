@@ -45,6 +45,7 @@ class Ids:
         self._next = count(1)
 
     def __call__(self) -> str:
+        """The next one."""
         return f"c{next(self._next)}"
 
 
@@ -80,6 +81,11 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str = "grid") -> str:
 def path(points: Sequence[tuple[float, float]]) -> str:
     """`M x y L …` of a line."""
     return "M" + "L".join(f"{n(x)} {n(y)}" for x, y in points)
+
+
+def box(x: float, y: float, width: float, height: float) -> str:
+    """`M … z` of a rectangle."""
+    return f"M{n(x)} {n(y)}h{n(width)}v{n(height)}h-{n(width)}z"
 
 
 def cut(words: str, width: float) -> str:
@@ -165,6 +171,7 @@ class Scale:
     stop: float
 
     def __call__(self, value: float) -> float:
+        """A value's place in px; a little outside at most."""
         part = (value - self.low) / ((self.high - self.low) or 1.0)
         return self.start + min(max(part, -0.02), 1.02) * (self.stop - self.start)
 

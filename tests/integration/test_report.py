@@ -133,7 +133,7 @@ def test_what_a_run_logged_is_kept(trained: Path) -> None:
     found = json.loads((trained / "history.json").read_text())
     assert found["format_version"] == 1
     assert {"python", "torch", "transformers", "cpu_cores"} <= found["environment"].keys()
-    steps = [line["step"] for line in found["log"] if "loss_mood" in line]
+    steps = [line["step"] for line in found["log"] if "share_mood" in line]
     assert steps == [1, 2, 3, 4]
     assert [line["step"] for line in found["log"] if "eval_mood_accuracy" in line] == [2, 4]
 
@@ -165,7 +165,10 @@ def test_a_comparison_is_told_as_its_file_has_it(tmp_path: Path) -> None:
     found = write_report([write_comparison(tmp_path / "cmp")], tmp_path / "out")
     source = found.page.read_text(encoding="utf-8")
     shown = " ".join(" ".join(checked(source).words).split())
-    assert "joint (chosen on validation): of 2 tasks it helps on 1, harms on 1. Mean difference over 2 tasks: +0.50 points." in shown
+    assert (
+        "joint (chosen on validation): of 2 tasks it helps on 1, harms on 1. Mean difference over 2 tasks: +0.50 points."
+        in shown
+    )
     assert "+4.00 [+3.00, +5.00]" in shown
     assert "−3.00 [−4.00, −2.00]" in shown
     assert "▲ helps" in shown
@@ -268,7 +271,9 @@ def test_an_interference_measurement_is_drawn(tmp_path: Path) -> None:
         "advice": {
             "groups": [["a", "b"]],
             "share_until": "layer 0",
-            "pairs": [{"tasks": ["a", "b"], "affinity": 0.005, "error": 0.001, "verdict": "together", "share_until": None}],
+            "pairs": [
+                {"tasks": ["a", "b"], "affinity": 0.005, "error": 0.001, "verdict": "together", "share_until": None}
+            ],
         },
         "points": [{}, {}],
     }
@@ -291,7 +296,10 @@ def test_task_vectors_that_lie_close_are_found(tmp_path: Path) -> None:
 
     run = write_run(tmp_path / "run", TASKS[:2])
     assert task_vectors(run) is None
-    vectors = {f"conditioning.tasks.{t}.vector": np.array(v, dtype=np.float32) for t, v in (("mood", [1, 0]), ("people", [1, 1]))}
+    vectors = {
+        f"conditioning.tasks.{t}.vector": np.array(v, dtype=np.float32)
+        for t, v in (("mood", [1, 0]), ("people", [1, 1]))
+    }
     save_file(vectors, run / "model.safetensors")
     found = task_vectors(run)
     assert found is not None
@@ -324,8 +332,20 @@ def test_no_page_scrolls_sideways(width: int, theme: str, tmp_path: Path) -> Non
     source = json.dumps(found.page.read_text(encoding="utf-8")).replace("</", "<\\/")
     (tmp_path / "measure.html").write_text(MEASURE.format(width=width, source=source, theme=theme), encoding="utf-8")
     assert CHROMIUM is not None
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", f"--user-data-dir={tmp_path / 'p'}"]
-    command = [CHROMIUM, *flags, f"--window-size={max(width, 500)},900", "--dump-dom", f"file://{tmp_path / 'measure.html'}"]
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=8000",
+        f"--user-data-dir={tmp_path / 'p'}",
+    ]
+    command = [
+        CHROMIUM,
+        *flags,
+        f"--window-size={max(width, 500)},900",
+        "--dump-dom",
+        f"file://{tmp_path / 'measure.html'}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     match = re.search(r"<pre>(.*?)</pre>", done.stdout)
     assert match, done.stderr[-500:]

@@ -78,7 +78,10 @@ def test_calibration_error_and_bins_by_hand() -> None:
 
 
 def test_decisions_are_those_that_calibrate_counts() -> None:
-    label = [line("a", None, score=0.6, scores={"a": 0.6, "b": 0.4}), line("b", "a", score=0.7, scores={"a": 0.7, "b": 0.3})]
+    label = [
+        line("a", None, score=0.6, scores={"a": 0.6, "b": 0.4}),
+        line("b", "a", score=0.7, scores={"a": 0.7, "b": 0.3}),
+    ]
     assert decisions(label, "label") == ([0.6, 0.7], [1.0, 0.0], "texts")
     several = [line(["a"], ["b"], scores={"a": 0.2, "b": 0.9})]
     assert decisions(several, "labels") == ([0.2, 0.9], [1.0, 0.0], "labels of texts")

@@ -8,7 +8,8 @@ from itertools import combinations
 import pytest
 
 from mtl_nlp.report import palette
-from mtl_nlp.report.charts import Series, confusion_matrix, heat, lines
+from mtl_nlp.report.answer_charts import confusion_matrix
+from mtl_nlp.report.charts import Series, heat, lines
 from mtl_nlp.report.facts import Confusion, Table
 from mtl_nlp.report.gather import distinct_names, duration, without_paths
 from mtl_nlp.report.markdown import plain
@@ -37,7 +38,9 @@ PROTAN = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.0
 
 def seen(colour: str, matrix: tuple[tuple[float, ...], ...]) -> tuple[float, float, float]:
     """The colour in OKLab as a dichromat sees it."""
-    linear = [(p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4) for p in (v / 255 for v in palette.rgb(colour))]
+    linear = [
+        (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4) for p in (v / 255 for v in palette.rgb(colour))
+    ]
     r, g, b = (min(max(sum(m * v for m, v in zip(row, linear, strict=True)), 0), 1) for row in matrix)
     long = (0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b) ** (1 / 3)
     mid = (0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b) ** (1 / 3)
@@ -67,7 +70,14 @@ def test_the_page_has_both_themes_by_preference_and_by_choice_and_prints_light()
 
 
 def test_numbers_as_people_write_them() -> None:
-    assert [number(v) for v in (0.5, 1234.0, 12345.6, 1e-6, -0.25, None)] == ["0.500", "1,234", "12,346", "1.0e-06", "−0.250", "–"]
+    assert [number(v) for v in (0.5, 1234.0, 12345.6, 1e-6, -0.25, None)] == [
+        "0.500",
+        "1,234",
+        "12,346",
+        "1.0e-06",
+        "−0.250",
+        "–",
+    ]
     assert [short(v) for v in (0, 0.05, 1500, 2e6, -0.5)] == ["0", "0.05", "1.5k", "2M", "−0.5"]
     assert [signed(v) for v in (0.354, -1.2, -0.001)] == ["+0.35", "−1.20", "0.00"]
     assert [fixed(v, 2) for v in (-0.001, 0.0001, -0.5)] == ["0.00", "0.00", "−0.50"]
