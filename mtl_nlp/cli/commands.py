@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import (
+from . import (  # noqa: F401
     check,
     compare,
     demo,
@@ -15,6 +15,7 @@ from . import (
     living,
     predict,
     push,
+    report,
     tasks,
     train,
-)  # noqa: F401
+)

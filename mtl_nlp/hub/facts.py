@@ -88,8 +88,11 @@ class Facts:
         return asdict(self)
 
 
-def facts_of(folder: Path) -> Facts:
+def facts_of(folder: Path, *, weights: bool = True) -> Facts:
     """The facts of a checkpoint folder that `check_folder` let through.
+
+    Args:
+        weights: look into the weight files; without, sizes are 0 (a folder whose weights were deleted).
 
     Raises:
         UserError: a file of it cannot be read.
@@ -97,7 +100,8 @@ def facts_of(folder: Path) -> Facts:
     config = read_json(folder / CONFIG)
     metrics = _mapping(read_json(folder / METRICS) if (folder / METRICS).is_file() else {})
     recipe = _mapping(read_yaml(folder / RESOLVED, "resolved recipe")[0] if (folder / RESOLVED).is_file() else {})
-    tables = [tensor_table(path) for path in weight_files(folder)]
+    files = weight_files(folder) if weights else []
+    tables = [tensor_table(path) for path in files]
     sizes = {name: math.prod(shape) for table in tables for name, (_, shape) in table.items()}
     kinds = {kind for table in tables for kind, _ in table.values()}
     encoder = _mapping(recipe.get("encoder"))
@@ -111,7 +115,7 @@ def facts_of(folder: Path) -> Facts:
         tasks=[_task(task, sources, scores, sizes) for task in config["tasks"] if isinstance(task, dict)],
         parameters=sum(sizes.values()),
         encoder_parameters=sum(size for key, size in sizes.items() if not key.startswith((HEADS, CONDITIONS))),
-        bytes=sum(path.stat().st_size for path in weight_files(folder)),
+        bytes=sum(path.stat().st_size for path in files),
         dtype="+".join(sorted(kinds)),
         mean=_number(metrics.get("mean")),
         run=_mapping(metrics.get("run")),

@@ -17,7 +17,8 @@ from ..data.batching import Collator
 from ..data.mixture import Mixture
 from ..errors import UserError, fault
 from ..hub.card import write_card
-from ..hub.checkpoint import CARD, METRICS, write_json, write_model
+from ..hub.checkpoint import CARD, HISTORY, METRICS, write_json, write_model
+from ..hub.environment import history
 from ..hub.location import repository
 from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
@@ -351,6 +352,7 @@ def _write_model(
     trainer._save(str(folder), state_dict=state)
     facts = {"validation": result.metrics, "mean": result.mean, "run": result.report}
     write_json(folder / METRICS, facts | ({"forgetting": result.forgetting} if result.forgetting else {}))
+    write_json(folder / HISTORY, history(trainer.state.log_history))
     earlier = result.folder / CARD
     write_card(folder, previous=earlier.read_text(encoding="utf-8", errors="replace") if earlier.is_file() else None)
 
