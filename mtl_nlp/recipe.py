@@ -60,7 +60,8 @@ class SchedulePointSpec(Strict):
 class MixtureSpec(Strict):
     """How batches are mixed; see `mtl_nlp.data.mixture`.
 
-    `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates).
+    `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates). With `max_tokens`
+    a batch holds up to so many real tokens, and `batch`, where it is given too, is the most texts (`mtl_nlp.data.budget`).
     """
 
     strategy: str = "proportional"  # a name in `mtl_nlp.data.strategies`, which lies above this layer; checked there
@@ -73,7 +74,13 @@ class MixtureSpec(Strict):
     max_passes: int | None = Field(default=None, ge=1)
     batching: Literal["mixed", "homogeneous"] = "mixed"
     batch: int = Field(default=32, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     bucketing: bool = True
+
+    @property
+    def most_texts(self) -> int | None:
+        """The most texts of a batch; None where tokens alone limit it."""
+        return self.batch if self.max_tokens is None or "batch" in self.model_fields_set else None
 
 
 class Balancing(Strict):
@@ -193,6 +200,8 @@ class Recipe(RecipeFile):
         """The run as plain data that stands alone: tasks embedded, local sources absolute, defaults written out."""
         data = self.model_dump(exclude={"tasks", "output_dir"})
         data["encoder"] = self.encoder_spec.model_dump(by_alias=True)
+        if self.mixture.most_texts is None:
+            del data["mixture"]["batch"]  # written out, it would be a limit
         start = self.encoder_spec.from_
         if start is not None and (self.base / start).is_dir():
             data["encoder"]["from"] = str((self.base / start).resolve())

@@ -33,6 +33,7 @@ from .publishing import Publisher
 from .saving import SavingTrainer
 from .schedule import Schedule
 from .sharding import idle_tasks
+from .throughput import Throughput
 
 
 @dataclass
@@ -40,13 +41,14 @@ class StepCounts:
     """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
 
     With class weights a unit counts as much as its weight, so that the mean is a weighted one. `tokens` are the real ones of all
-    rows, `clock` the milliseconds that the run has taken by the first process' clock.
+    rows, `positions` with padding; `clock` the milliseconds that the run has taken by the first process' clock.
     """
 
     units: dict[str, float]
     rows: dict[str, int]
     tokens: int = 0
     clock: int = 0
+    positions: int = 0
 
     def share(self, task: str) -> float:
         """s_t: the task's labelled rows over those of all tasks."""
@@ -121,7 +123,7 @@ class MultiTaskTrainer(SavingTrainer):
         self.weights = dict.fromkeys(self.task_names, 1.0) | dict(weights or {})
         self.equal_shares, self.save_extra = equal_shares, save_extra
         self._dropout, self._micro_batch = dropout, (-1, 0)
-        self._task_log = TaskLog()
+        self._task_log, self.throughput = TaskLog(), Throughput()
         self._step_losses: dict[str, Tensor] = {}
         self.publisher: Publisher | None = None  # set by `init_hf_repo`
         rows = MixtureDataset(train)
@@ -134,7 +136,7 @@ class MultiTaskTrainer(SavingTrainer):
         self.cosines = GradientCosines(self, cosine_steps) if cosine_steps else None
         self.add_callback(AfterUpdate(self))
         self.remove_callback(_default_progress(self))
-        self.add_callback(ScheduleCallback(self.schedule))
+        self.add_callback(ScheduleCallback(self.schedule, self.throughput))
         self.add_callback(TaskProgress(self.task_names, self.schedule))
         for callback in callbacks:
             self.add_callback(callback)
@@ -190,6 +192,7 @@ class MultiTaskTrainer(SavingTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The step's micro-batches, and how many units and rows each task has in them; none when the run is over."""
+        self.throughput.begin()
         self.schedule.settle()
         if self.schedule.over:  # resumed at its end
             self.control.should_training_stop = True
@@ -200,26 +203,28 @@ class MultiTaskTrainer(SavingTrainer):
                 batch["tasks"].pop(name, None)
         counts = self._count(batches)
         self.schedule.used = (counts.tokens, counts.clock)
+        self.throughput.note(counts.tokens, counts.positions)
         return batches, counts
 
     def _count(self, batches: Sequence[Mapping[str, Any]]) -> StepCounts:
-        # The last column: real tokens, and the time of the first process, so that all processes end a run together.
-        table = torch.zeros(2, len(self.task_names) + 1, dtype=torch.float64)
+        # Beside the tasks: real tokens, and the time of the first process, so that all processes end a run together; positions.
+        table = torch.zeros(2, len(self.task_names) + 2, dtype=torch.float64)
         for batch in batches:
-            table[0, -1] += int(batch["attention_mask"].sum())
+            table[0, -2] += int(batch["attention_mask"].sum())
+            table[0, -1] += batch["attention_mask"].numel()
             for name, rows in batch["tasks"].items():
                 place = self.task_names.index(name)
                 table[0, place] += self.multi.kinds[name].units(rows["labels"])
                 table[1, place] += len(rows["rows"])
-        table[1, -1] = self.schedule.clock() if self.args.process_index == 0 else 0
+        table[1, -2] = self.schedule.clock() if self.args.process_index == 0 else 0
         self._all_reduce(table)
-        (*units, tokens), (*rows_seen, clock) = table.tolist()
-        rows_seen, tokens, clock = [round(number) for number in rows_seen], round(tokens), round(clock)
+        (*units, tokens, positions), (*rows_seen, clock, _) = table.tolist()
         return StepCounts(
             dict(zip(self.task_names, units, strict=True)),
-            dict(zip(self.task_names, rows_seen, strict=True)),
-            tokens=tokens,
-            clock=clock,
+            dict(zip(self.task_names, map(round, rows_seen), strict=True)),
+            tokens=round(tokens),
+            clock=round(clock),
+            positions=round(positions),
         )
 
     def _all_reduce(self, table: Tensor) -> None:
@@ -334,7 +339,7 @@ class MultiTaskTrainer(SavingTrainer):
                     mine = log.loss.get(name, torch.zeros((), device=self.args.device))
                     logs[f"loss_{name}"] = self._summed(mine) / log.seen[name]
                 logs[f"share_{name}"] = log.share.get(name, 0.0) / log.steps
-            logs |= self.balancer.log_lines()
+            logs |= self.throughput.lines() | self.balancer.log_lines()
             self._task_log = TaskLog()
         super().log(logs, start_time)
 
