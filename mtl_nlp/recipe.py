@@ -15,12 +15,13 @@ from pydantic import Field, PrivateAttr
 
 from .consistency import check_consistency
 from .errors import Faults, FaultyInput, fault, listed
+from .paths import absolute as absolute
+from .paths import is_local as is_local
 from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
 from .sharing import check_sharing
 from .task import Task, find_task, make_task, with_name, with_place
 
 RESOLVED = "recipe.resolved.yaml"
-FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".txt")
 # What describes a source, and goes when the recipe puts another in its place.
 OF_SOURCE = ("config", "revision", "data_dir", "data_files", "splits")
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -152,6 +153,7 @@ class RecipeFile(Strict):
     balancing: Balancing = Field(default_factory=Balancing)
     stopping: Stopping = Field(default_factory=Stopping)
     performance: Literal["auto", "plain"] = "auto"
+    cache: str = Field(default="auto", min_length=1)  # `auto`, `off`, or a folder (`mtl_nlp.data.cache`)
     lora: Lora | None = None
     retain: Retain | None = None
     training: dict[str, Any] = Field(default_factory=dict)
@@ -198,7 +200,7 @@ class Recipe(RecipeFile):
 
     def resolved(self) -> dict[str, Any]:
         """The run as plain data that stands alone: tasks embedded, local sources absolute, defaults written out."""
-        data = self.model_dump(exclude={"tasks", "output_dir"})
+        data = self.model_dump(exclude={"tasks", "output_dir", "cache"})
         data["encoder"] = self.encoder_spec.model_dump(by_alias=True)
         if self.mixture.most_texts is None:
             del data["mixture"]["batch"]  # written out, it would be a limit
@@ -234,19 +236,6 @@ def _absolute_files(value: str | list[str], base: Path) -> str | list[str]:
     if isinstance(value, list):
         return [str(_absolute_files(one, base)) for one in value]
     return str(absolute(value, base)) if is_local(value, base) else value
-
-
-def absolute(path: str, base: Path) -> Path:
-    """A path of a file as seen from anywhere."""
-    return (Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path).resolve()
-
-
-def is_local(source: str, base: Path) -> bool:
-    """Whether a source is a file, folder or glob, rather than the name of a Hub dataset or split."""
-    path = Path(source).expanduser()
-    if path.is_absolute() or source.startswith(("./", "../")) or any(c in source for c in "*?["):
-        return True
-    return (base / path).exists() or path.suffix in FILE_ENDINGS
 
 
 def load_recipe(
