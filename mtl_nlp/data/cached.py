@@ -1,7 +1,7 @@
 """Corpora and their encoded rows, taken from the cache where nothing has changed (`cache`).
 
 `cached_group` stands before the reading of a source, `cached_split` before the encoding of a split. The fingerprint of the first:
-the contents of the files (or the fingerprint of a Hub data set's revision), the tasks' `data`, labels, scheme and words, the seed that
+the contents of the files (or that of a Hub data set's revision), the tasks' `data`, labels, scheme and words, the seed that
 carves. Of the second: that, the labels as they were settled, the tokenizer, and how texts are cut. Data in memory and streams from
 the Hub have no fingerprint and are read each time.
 """
