@@ -5,8 +5,8 @@
 Each figure is of a process of its own: from before the package is imported until the end of the first optimizer step (of a
 resumed run: the first one after its checkpoint), as seconds on the clock, CPU seconds of the process, and its peak resident
 memory. Rows are short sentences of random words with one of four labels; a second task, where asked for, has as many rows of its
-own. `streamed` reads the same files with `data.streaming`, without the cache. 10⁷ rows take minutes the first time and are not among
-the defaults.
+own. `streamed` reads the same files with `data.streaming`, without the cache. 10⁷ rows take minutes the first time and are not
+among the defaults.
 """
 
 from __future__ import annotations
