@@ -18,12 +18,13 @@ from .conditioning import Conditioning, as_mapping
 from .consistency import check_consistency
 from .distil import Distil, check_distil
 from .errors import Faults, FaultyInput, fault, listed
+from .paths import absolute as absolute
+from .paths import is_local as is_local
 from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
 from .sharing import check_sharing
 from .task import Task, find_task, make_task, with_name, with_place
 
 RESOLVED = "recipe.resolved.yaml"
-FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".txt")
 # What describes a source, and goes when the recipe puts another in its place.
 OF_SOURCE = ("config", "revision", "data_dir", "data_files", "splits")
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -63,7 +64,8 @@ class SchedulePointSpec(Strict):
 class MixtureSpec(Strict):
     """How batches are mixed; see `mtl_nlp.data.mixture`.
 
-    `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates).
+    `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates). With `max_tokens`
+    a batch holds up to so many real tokens, and `batch`, where it is given too, is the most texts (`mtl_nlp.data.budget`).
     """
 
     strategy: str = "proportional"  # a name in `mtl_nlp.data.strategies`, which lies above this layer; checked there
@@ -76,7 +78,13 @@ class MixtureSpec(Strict):
     max_passes: int | None = Field(default=None, ge=1)
     batching: Literal["mixed", "homogeneous"] = "mixed"
     batch: int = Field(default=32, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     bucketing: bool = True
+
+    @property
+    def most_texts(self) -> int | None:
+        """The most texts of a batch; None where tokens alone limit it."""
+        return self.batch if self.max_tokens is None or "batch" in self.model_fields_set else None
 
 
 class Balancing(Strict):
@@ -149,6 +157,7 @@ class RecipeFile(Strict):
     stopping: Stopping = Field(default_factory=Stopping)
     performance: Literal["auto", "plain"] = "auto"
     conditioning: Annotated[Conditioning | None, BeforeValidator(as_mapping)] = None
+    cache: str = Field(default="auto", min_length=1)  # `auto`, `off`, or a folder (`mtl_nlp.data.cache`)
     lora: Lora | None = None
     retain: Retain | None = None
     distil: Distil | None = None
@@ -197,8 +206,10 @@ class Recipe(RecipeFile):
 
     def resolved(self) -> dict[str, Any]:
         """The run as plain data that stands alone: tasks embedded, local sources absolute, defaults written out."""
-        data = self.model_dump(exclude={"tasks", "output_dir", "compare"})
+        data = self.model_dump(exclude={"tasks", "output_dir", "compare", "cache"})
         data["encoder"] = self.encoder_spec.model_dump(by_alias=True)
+        if self.mixture.most_texts is None:
+            del data["mixture"]["batch"]  # written out, it would be a limit
         start = self.encoder_spec.from_
         if start is not None and (self.base / start).is_dir():
             data["encoder"]["from"] = str((self.base / start).resolve())
@@ -233,19 +244,6 @@ def _absolute_files(value: str | list[str], base: Path) -> str | list[str]:
     if isinstance(value, list):
         return [str(_absolute_files(one, base)) for one in value]
     return str(absolute(value, base)) if is_local(value, base) else value
-
-
-def absolute(path: str, base: Path) -> Path:
-    """A path of a file as seen from anywhere."""
-    return (Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path).resolve()
-
-
-def is_local(source: str, base: Path) -> bool:
-    """Whether a source is a file, folder or glob, rather than the name of a Hub dataset or split."""
-    path = Path(source).expanduser()
-    if path.is_absolute() or source.startswith(("./", "../")) or any(c in source for c in "*?["):
-        return True
-    return (base / path).exists() or path.suffix in FILE_ENDINGS
 
 
 def load_recipe(

@@ -200,10 +200,13 @@ def _run(plan: RunPlan) -> None:
 
     processes = some(plan.processes, "process", "processes")
     parts = f"{processes} × {plan.accumulation} accumulated × {plan.device_batch} a device"
+    size = f"{plan.batch} texts = {parts}"
+    if plan.max_tokens is not None:
+        size = f"up to {plan.max_tokens} tokens, about {plan.batch} texts = {parts}"
     rows = [
         ["encoder", plan.encoder],
         ["mixture", f"{plan.strategy}, {plan.batching} batches"],
-        ["batch", f"{plan.batch} texts = {parts}"],
+        ["batch", size],
         [
             "steps",
             f"{plan.steps} ({plan.steps_per_epoch} an epoch, {plan.epochs:.2f} epochs), {plan.draws} texts drawn",

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..errors import fault
 from ..task import Task
 from .features import IGNORE, EncodedSplit
-from .mixture import Draw, Mixture, slice_for
+from .mixture import Draw, Mixture
 
 Record = dict[str, Any]
 
@@ -88,7 +88,7 @@ class MicroBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for batch in islice(self.mixture.batches(start_step=self.epoch * self.steps), self.steps):
-            yield from slice_for(batch, process=self.process, processes=self.processes, accumulation=self.accumulation)
+            yield from self.mixture.parts(batch, self.process, self.processes, self.accumulation)
 
 
 class MixtureLoader(DataLoader[Record]):

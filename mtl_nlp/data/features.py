@@ -57,9 +57,23 @@ class EncodedSplit:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """Real tokens of each text, over all its rows."""
+        sums = np.concatenate([[0], np.cumsum(row_tokens(self.rows))])
+        return sums[self.offsets[1:]] - sums[self.offsets[:-1]]
+
     def rows_of(self, texts: Sequence[int]) -> list[int]:
         """Row numbers of several texts, in order."""
         return [row for text in texts for row in range(self.offsets[text], self.offsets[text + 1])]
+
+
+def row_tokens(rows: Dataset) -> NDArray[np.int64]:
+    """Tokens of each row, special ones included."""
+    import pyarrow.compute as pc
+
+    column = rows.data.column("input_ids")
+    return np.concatenate([pc.list_value_length(part).to_numpy() for part in column.chunks] or [[]]).astype(np.int64)
 
 
 class _Targets:

@@ -14,7 +14,8 @@ import torch
 from transformers import TrainingArguments
 
 from ..consistency import JOINT_METRICS
-from ..data.mixture import check_division
+from ..data.budget import BudgetMixture
+from ..data.mixture import Mixture, check_division
 from ..errors import Faults, FaultyInput, closest, listed
 from ..recipe import Recipe
 from .sharding import check_fsdp
@@ -194,11 +195,29 @@ def training_arguments(
         where = recipe.place_of("training")
         raise FaultyInput([_as_fault(str(error), where)]) from error
     count = processes or arguments.world_size
-    check_division(recipe.mixture.batch, count, arguments.gradient_accumulation_steps)
-    arguments.per_device_train_batch_size = recipe.mixture.batch // (count * arguments.gradient_accumulation_steps)
+    if recipe.mixture.max_tokens is None:  # else `fit_batches`, once there is a mixture
+        check_division(recipe.mixture.batch, count, arguments.gradient_accumulation_steps)
+        arguments.per_device_train_batch_size = recipe.mixture.batch // (count * arguments.gradient_accumulation_steps)
     if arguments.world_size == 1 and arguments.n_gpu > 1:
         arguments._n_gpu = 1  # DataParallel cannot split a mixed batch; torchrun uses all devices
     return arguments, own
+
+
+def fit_batches(arguments: TrainingArguments, mixture: Mixture, recipe: Recipe) -> None:
+    """See that token-budget batches can be cut for all processes, and tell the Trainer about how many texts a device has of them.
+
+    Raises:
+        FaultyInput: they cannot.
+    """
+    if not isinstance(mixture, BudgetMixture):
+        return
+    try:
+        mixture.check_parts(arguments.world_size, arguments.gradient_accumulation_steps)
+    except FaultyInput as error:
+        faults = [replace(one, where=recipe.place_of(*one.key.split("."))) for one in error.faults]
+        raise FaultyInput(faults) from error
+    parts = arguments.world_size * arguments.gradient_accumulation_steps
+    arguments.per_device_train_batch_size = max(1, round(mixture.texts_a_step / parts))
 
 
 def _as_fault(message: str, where: str) -> Any:

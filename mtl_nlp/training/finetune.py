@@ -25,7 +25,7 @@ from ..model.multitask import MultiTaskModel
 from ..recipe import Recipe, load_recipe, make_recipe
 from ..schema import Source
 from . import lora
-from .arguments import training_arguments
+from .arguments import fit_batches, training_arguments
 from .balance import Balancer
 from .callbacks import summary
 from .chance import chance_losses
@@ -157,6 +157,7 @@ def build_trainer(
     recipe, tasks = prepared.recipe, prepared.tasks
     mixture = prepared.mixture()
     arguments, own = training_arguments(recipe, max_steps=mixture.planned)
+    fit_batches(arguments, mixture, recipe)
     if push is not None:
         arguments.push_to_hub = True
         arguments.hub_model_id, arguments.hub_revision = repository(push)

@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data.cache import DataCache
+from ..data.cached import cached_split
 from ..data.class_weights import settle_losses
-from ..data.features import EncodedSplit, encode_split
+from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
 from ..data.sources import Corpus, final_tasks, read_corpora
 from ..data.windows import RowEncoder
@@ -175,10 +177,12 @@ def prepare(
     spec = recipe.encoder_spec
     max_length = longest_row(config, tokenizer, spec.max_length) if config is not None else spec.max_length or 512
     encoded: dict[str, dict[str, EncodedSplit]] = {split: {} for split in SPLITS}
+    cache = DataCache.of(recipe.cache, recipe.base, recipe.place_of("cache"))
     for corpus in corpora:
         encoder = row_encoder(corpus, tokenizer, max_length, spec.stride)
-        for split, part in corpus.splits.items():
-            encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
+        for split in corpus.splits:
+            scored = split != "train" or not need_train
+            encoded[split][corpus.name] = cached_split(cache, corpus, split, encoder, scored=scored)
     tasks = settle_losses(tasks, {corpus.name: corpus.task_names for corpus in corpora}, encoded["train"])
     recipe._tasks = tasks
     precision = None if scoring else settle_precision(recipe, config)

@@ -34,6 +34,7 @@ from .publishing import Publisher
 from .saving import SavingTrainer
 from .schedule import Schedule
 from .sharding import idle_tasks
+from .throughput import Throughput
 
 
 @dataclass
@@ -41,8 +42,8 @@ class StepCounts:
     """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
 
     With class weights a unit counts as much as its weight, so that the mean is a weighted one. `tokens` are the real ones of all
-    rows, `encoded` those that the encoder sees (a conditioned one sees a row once a task), `clock` the milliseconds that the run
-    has taken by the first process' clock.
+    rows, `encoded` those that the encoder sees (a conditioned one sees a row once a task), `positions` those with padding; `clock`
+    the milliseconds that the run has taken by the first process' clock.
     """
 
     units: dict[str, float]
@@ -50,6 +51,7 @@ class StepCounts:
     tokens: int = 0
     clock: int = 0
     encoded: int = 0
+    positions: int = 0
 
     def share(self, task: str) -> float:
         """s_t: the task's labelled rows over those of all tasks."""
@@ -130,7 +132,7 @@ class MultiTaskTrainer(SavingTrainer):
         self.equal_shares, self.save_extra = equal_shares, save_extra
         self._dropout, self._micro_batch = dropout, (-1, 0)
         self._places = {name: place for place, name in enumerate(self.task_names)}
-        self._task_log = TaskLog()
+        self._task_log, self.throughput = TaskLog(), Throughput()
         self._step_losses: dict[str, Tensor] = {}
         self._weights: int | None = None
         self.scores: dict[int, dict[str, float]] = {}  # by step
@@ -145,7 +147,7 @@ class MultiTaskTrainer(SavingTrainer):
         self.cosines = GradientCosines(self, cosine_steps) if cosine_steps else None
         self.add_callback(AfterUpdate(self))
         self.remove_callback(_default_progress(self))
-        self.add_callback(ScheduleCallback(self.schedule))
+        self.add_callback(ScheduleCallback(self.schedule, self.throughput))
         self.add_callback(TaskProgress(self.task_names, self.schedule))
         for callback in callbacks:
             self.add_callback(callback)
@@ -204,6 +206,7 @@ class MultiTaskTrainer(SavingTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The step's micro-batches, and how many units and rows each task has in them; none when the run is over."""
+        self.throughput.begin()
         self.schedule.settle()
         if self.schedule.over:  # resumed at its end
             self.control.should_training_stop = True
@@ -214,15 +217,17 @@ class MultiTaskTrainer(SavingTrainer):
                 batch["tasks"].pop(name, None)
         counts = self._count(batches)
         self.schedule.used = (counts.encoded, counts.clock)
+        self.throughput.note(counts.tokens, counts.positions)
         return batches, counts
 
     def _count(self, batches: Sequence[Mapping[str, Any]]) -> StepCounts:
-        # The last columns: real tokens, those that were encoded, and the time of the first process, so that all end a run together.
-        units, seen, kinds = [0.0] * (len(self.task_names) + 2), [0] * (len(self.task_names) + 2), self.multi.kinds
+        # Beside the tasks: positions, tokens encoded, real tokens; and the time of the first process, so that all end a run together.
+        units, seen, kinds = [0.0] * (len(self.task_names) + 3), [0] * (len(self.task_names) + 3), self.multi.kinds
         conditioned = self.multi.conditioning is not None
         for batch in batches:
             lengths = batch["attention_mask"].sum(1)
             units[-1] += int(lengths.sum())
+            units[-3] += batch["attention_mask"].numel()
             if conditioned:
                 units[-2] += sum(int(lengths[rows["rows"]].sum()) for rows in batch["tasks"].values())
             for name, rows in batch["tasks"].items():
@@ -232,14 +237,14 @@ class MultiTaskTrainer(SavingTrainer):
         seen[-1] = self.schedule.clock() if self.args.process_index == 0 else 0
         table = torch.tensor([units, seen], dtype=torch.float64)
         self._all_reduce(table)
-        (*units, encoded, tokens), (*rows_seen, _, clock) = table.tolist()
-        rows_seen, tokens, clock = [round(number) for number in rows_seen], round(tokens), round(clock)
+        (*units, positions, encoded, tokens), (*rows_seen, _, _, clock) = table.tolist()
         return StepCounts(
             dict(zip(self.task_names, units, strict=True)),
-            dict(zip(self.task_names, rows_seen, strict=True)),
-            tokens=tokens,
-            clock=clock,
-            encoded=round(encoded) if conditioned else tokens,
+            dict(zip(self.task_names, map(round, rows_seen), strict=True)),
+            tokens=round(tokens),
+            clock=round(clock),
+            encoded=round(encoded) if conditioned else round(tokens),
+            positions=round(positions),
         )
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -363,7 +368,7 @@ class MultiTaskTrainer(SavingTrainer):
                     mine = log.loss.get(name, torch.zeros((), device=self.args.device))
                     logs[f"loss_{name}"] = self._summed(mine) / log.seen[name]
                 logs[f"share_{name}"] = log.share.get(name, 0.0) / log.steps
-            logs |= self.balancer.log_lines()
+            logs |= self.throughput.lines() | self.balancer.log_lines()
             self._task_log = TaskLog()
         super().log(logs, start_time)
 
