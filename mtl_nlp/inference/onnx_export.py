@@ -170,14 +170,14 @@ def _chosen(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
 
 def graph_info(folder: Path, model: MultiTaskModel, tokenizer: Any, names: Sequence[str]) -> GraphInfo:
     """What the graph's metadata says."""
-    from .predictor import _row_settings
+    from .flow import row_settings
 
     records = [record for record in model.config.tasks if record["name"] in names]
     outputs = {name: f"{name}_logits" for name in names}
     length = row_length(folder, model, tokenizer)
     kind = model.config.encoder_config.model_type
     weights = digest(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else ""
-    return GraphInfo(records, outputs, length, _row_settings(folder)[1], "float32", kind, weights=weights)
+    return GraphInfo(records, outputs, length, row_settings(folder)[1], "float32", kind, weights=weights)
 
 
 def _sets(texts: Iterable[Any] | Sequence[TextSet] | None, tasks: Sequence[str]) -> list[TextSet]:

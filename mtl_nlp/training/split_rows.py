@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..task import Task
+from .prepare import Prepared
 from .score import open_checkpoint
 
 
@@ -34,7 +36,7 @@ def split_rows(
     Raises:
         UserError: no checkpoint, or its data cannot be read.
     """
-    _, prepared = open_checkpoint(checkpoint, split=split, data_root=data_root)
+    prepared = _prepared(checkpoint, split, data_root)
     found = []
     for corpus in prepared.corpora:
         if corpus.name not in prepared.encoded[split]:
@@ -49,3 +51,15 @@ def split_rows(
         tasks = [task for task in prepared.tasks if task.name in corpus.task_names and task.name in gold]
         found.append(CorpusRows(corpus.name, rows, tasks, {task.name: gold[task.name][::step] for task in tasks}))
     return found
+
+
+def _prepared(checkpoint: str | Path, split: str, data_root: Path | None) -> Prepared:
+    """A run that read local copies has their places in its recipe, which may still hold."""
+    first: UserError | None = None
+    for root in dict.fromkeys([data_root, None]):
+        try:
+            return open_checkpoint(checkpoint, split=split, data_root=root)[1]
+        except UserError as error:
+            first = first or error
+    assert first is not None
+    raise first
