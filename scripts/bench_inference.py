@@ -149,10 +149,10 @@ def prepare(checkpoint: Path, root: Path, place: Path) -> tuple[Path, dict[str, 
     for precision in ("float32", "int8"):
         folder = checkpoint / ("onnx" if precision == "float32" else "onnx-int8")
         graphs[precision] = folder if folder.is_dir() else place / precision
-    if graphs["float32"] == place / "float32":
+    if not graphs["float32"].is_dir():
         export_onnx(checkpoint, graphs["float32"])
-    if graphs["int8"] == place / "int8":
-        validation = split_rows(checkpoint, "validation", data_root=root, most=500)
+    if not graphs["int8"].is_dir():
+        validation = split_rows(checkpoint, "validation", data_root=root, most=400)
         sets = [TextSet(one.rows, tuple(task.name for task in one.tasks)) for one in validation]
         export_onnx(checkpoint, graphs["int8"], int8=True, texts=sets, least=0.99)
     return place / "plain", graphs
