@@ -84,16 +84,16 @@ def equal(tasks: list[Any], one: list[dict[str, Any]], other: list[dict[str, Any
     return {name: same / number for name, (same, number) in agreement(tasks, one, other).items()}
 
 
-def interleaved(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def interleaved(sides: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Seconds of each side, a round after the other."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side()
     for _ in range(rounds):
         for name, side in sides.items():
-            start = time.perf_counter()
+            start = clock()
             side()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -192,6 +192,9 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=16, help="texts that are timed alone")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: CPU seconds, on a machine that is shared"
+    )
     parser.add_argument("--parts", default="batches,single")
     parser.add_argument("--tasks", default="", help="names, separated by commas; all if absent")
     parser.add_argument("--stream", type=int, default=0)
@@ -220,14 +223,14 @@ def compare(options: argparse.Namespace) -> None:
         for precision in ("fp32", "bf16")
     }
     ours |= {f"onnx {name}": Predictor.from_pretrained(folder) for name, folder in graphs.items()}
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
     names = [name for name in options.tasks.split(",") if name] or [task.name for task in ours["fp32"].tasks]
     tasks = ours["fp32"].chosen(names)
     plain = Plain(plain_folder, names, {task.name for task in tasks if task.kind.annotation == "tags"})
     texts = sample_texts(options.checkpoint, options.data_root, options.texts)
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    print(
-        f"{versions}, {options.threads} threads, {os.cpu_count()} cores; {len(texts)} texts, tasks {', '.join(names)}"
-    )
+    machine = f"{options.threads} threads, {os.cpu_count()} cores, {options.clock} time"
+    print(f"{versions}, {machine}; {len(texts)} texts, tasks {', '.join(names)}", flush=True)
     expected = ours["fp32"].decoded(texts, names)
     shares = {name: equal(tasks, expected, predictor.decoded(texts, names)) for name, predictor in ours.items()}
     labels = {task.name: list(task.labels or ()) for task in tasks if task.kind.annotation == "label"}
@@ -243,7 +246,7 @@ def compare(options: argparse.Namespace) -> None:
     if "batches" in options.parts:
         sides: dict[str, Callable[[], Any]] = {"plain fp32 models": lambda: plain(texts)}
         sides |= {name: (lambda p=predictor: p(texts, names)) for name, predictor in ours.items()}  # type: ignore[misc]
-        seconds = interleaved(sides, options.rounds)
+        seconds = interleaved(sides, options.rounds, clock)
         say("all tasks of a text, batches of 32", seconds, len(texts), "plain fp32 models", shares)
         for side in ("bf16", "onnx int8"):
             verdict("batches", side, seconds, "plain fp32 models", shares[side])
@@ -251,7 +254,7 @@ def compare(options: argparse.Namespace) -> None:
         some = texts[: options.singles]
         sides = {"plain fp32 models": lambda: [plain([text], 1) for text in some]}
         sides |= {name: (lambda p=predictor: [p(text, names) for text in some]) for name, predictor in ours.items()}  # type: ignore[misc]
-        seconds = interleaved(sides, options.rounds)
+        seconds = interleaved(sides, options.rounds, clock)
         say("all tasks of a single text", seconds, len(some), "plain fp32 models", shares)
         verdict("single", "onnx float32", seconds, "plain fp32 models", shares["onnx float32"])
         verdict("single int8", "onnx int8", seconds, "plain fp32 models", shares["onnx int8"])
