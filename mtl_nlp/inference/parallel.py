@@ -124,8 +124,9 @@ def in_ranks(predictor: Any, job: Job, rows: Iterable[Any], tally: Tally | None 
         distributed.all_gather_object(every, own)
         for one in every:
             if one is not None:
-                found = list(_taken(one, tally))
-                yield from found if rank == 0 else ()
+                for row in _taken(one, tally):
+                    if rank == 0:
+                        yield row
     if stopped is not None and not isinstance(stopped, _Done):
         raise stopped
 
