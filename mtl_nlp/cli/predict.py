@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,29 +65,21 @@ def predict(
     target = _checked_output(output)
     with _opened(file, text) as (stream, name, is_pipe):
         rows = _texts(text) if text is not None else read_items(stream, name, format)
-        from ..inference.parallel import Job, in_processes, in_ranks
         from ..inference.predictor import LOOKAHEAD, Predictor, Tally
 
         quieten_loading()
-        options = {"dtype": dtype, "words": words, "precision": precision}
+        options: dict[str, Any] = {"dtype": dtype, "words": words, "precision": precision}
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         _check_shared(processes, ranks, name)
-        predictor = Predictor.from_pretrained(checkpoint, _own_device(device, ranks, processes), **options)  # type: ignore[arg-type]
+        predictor = Predictor.from_pretrained(checkpoint, _own_device(device, ranks, processes), **options)
         chosen = _chosen(predictor, tasks, conll=kind_out == "conll")
         tally = Tally()
         named = None if tasks is None and kind_out != "conll" else [task.name for task in chosen]
         call: dict[str, Any] = {"tasks": named, "batch_size": batch, "scores": scores}
-        window = batch if is_pipe else LOOKAHEAD
-        job = Job(checkpoint, device, options, call, window)
-        if ranks > 1:
-            predictions = in_ranks(predictor, job, rows, tally)
-        elif processes > 1:
-            predictions = in_processes(job, rows, processes, tally)
-        else:
-            predictions = predictor.stream(rows, lookahead=window, tally=tally, **call)
+        job = (checkpoint, device, options, call, batch if is_pipe else LOOKAHEAD)
+        predictions = _answered(predictor, rows, job, processes, ranks, tally)
         if int(os.environ.get("RANK", "0")):
-            for _ in predictions:
-                pass
+            deque(predictions, 0)  # another process writes
             return
         with _written(target) as out, _progress(tally, shown=target is not None or not sys.stdout.isatty()) as step:
             for line in write(predictions, chosen):
@@ -98,6 +91,20 @@ def predict(
     _say_done(tally, predictor, name, output)
     if verbose:
         typer.echo(f"path: {predictor.path}" + (f"; {processes} processes" if processes > 1 else ""), err=True)
+
+
+def _answered(
+    predictor: Predictor, rows: Iterator[Any], given: tuple[Any, ...], processes: int, ranks: int, tally: Tally
+) -> Iterator[dict[str, Any]]:
+    """Predictions by this process, by workers, or by all the processes of a launcher."""
+    from ..inference.parallel import Job, in_processes, in_ranks
+
+    job = Job(*given)
+    if ranks > 1:
+        return in_ranks(predictor, job, rows, tally)
+    if processes > 1:
+        return in_processes(job, rows, processes, tally)
+    return predictor.stream(rows, lookahead=job.window, tally=tally, **job.call)
 
 
 def _check_shared(processes: int, ranks: int, name: str) -> None:
