@@ -19,6 +19,7 @@ from .consistency import consistency_of
 from .data.batching import Collator, Record, fetch
 from .data.features import EncodedSplit
 from .data.mixture import Draw
+from .data.unlabelled import InputCollator
 from .joint import Agreement, best_pair
 from .labels import Chain, best_scores, best_tags, tag_names, tag_probabilities, transition_mask, viterbi
 from .model.multitask import MultiTaskModel
@@ -229,7 +230,7 @@ def _without_padding(scores: NDArray[np.float32], shift: int, length: int) -> ND
 def run_batch(
     model: MultiTaskModel,
     decoders: Mapping[str, Decoder],
-    collator: Collator,
+    collator: Collator | InputCollator,
     corpus: str,
     texts: Sequence[TextInput],
     *,
@@ -240,22 +241,35 @@ def run_batch(
     records = [record for text in texts for record in text.records]
     for record in records:
         record["draw"] = Draw(corpus, 0, 0)
+    scores = score_records(model, decoders, collator, records, device=device, context=context)
+    return decode_all(decoders, scores, dict.fromkeys(scores, texts))
+
+
+def score_records(
+    model: MultiTaskModel,
+    decoders: Mapping[str, Decoder],
+    collator: Collator | InputCollator,
+    records: Sequence[Record],
+    *,
+    device: torch.device,
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, NDArray[np.float32]]:
+    """Each task's scores of the rows, calibrated: one encoder pass. Notes in the rows how far padding on the left shifts them."""
     batch = collator(records)
     width = batch["input_ids"].shape[1]
     if collator.tokenizer.padding_side == "left":
         for record in records:
             record["shift"] = width - len(record["input_ids"])
     batch["tasks"] = {name: rows for name, rows in batch["tasks"].items() if name in decoders}
-    moved = {name: to_device(value, device) for name, value in batch.items()}
+    moved = batch if device.type == "cpu" else {name: to_device(value, device) for name, value in batch.items()}
     # Parameters that are gathered under inference mode could not be trained on afterwards.
     with torch.no_grad() if getattr(model, "is_sharded", False) else torch.inference_mode(), context():
         logits = model(**moved).logits
-    scores = {
+    return {
         name: model.kinds[name].scores(decoder.calibrated(logits[name])).cpu().numpy()
         for name, decoder in decoders.items()
         if name in logits
     }
-    return decode_all(decoders, scores, dict.fromkeys(scores, texts))
 
 
 def decode_all(

@@ -11,9 +11,10 @@ from ..ensembling import EnsembleDecoder, KeepingDecoder
 from ..hub.ensemble import Ensemble, check_members, read_ensemble
 from ..task import Task
 from .answers import answer
+from .flow import Settings, Tally
 from .inputs import Piece
 from .passes import EncodedPiece, Passes, passes
-from .predictor import Predictor, Tally, _Settings, _splitter, _word_splitter
+from .predictor import Predictor, _splitter, _word_splitter
 
 ANSWERS = dict[tuple[int, str], Any]
 
@@ -39,6 +40,7 @@ class EnsemblePredictor(Predictor):
         self.model, self.tokenizer = members[0].model, members[0].tokenizer
         self.max_length = min(member.max_length for member in members)
         self.stride = members[0].stride
+        self.knowledge = {}
         self.own = [{task.name: task for task in member.model.tasks} for member in members]
         self.decoders = {name: self._decoder(name) for name in ensemble.tasks}
 
@@ -54,6 +56,11 @@ class EnsemblePredictor(Predictor):
         return cls(ensemble, members, words=words)
 
     @property
+    def path(self) -> str:
+        """What answers."""
+        return f"an ensemble of {len(self.members)}; {'; '.join(member.path for member in self.members)}"
+
+    @property
     def tasks(self) -> list[Task]:
         """The ensemble's tasks that can be answered, in order."""
         return [task for task in self.ensemble.tasks.values() if task.kind.annotation != "none"]
@@ -64,7 +71,7 @@ class EnsemblePredictor(Predictor):
         tasks = [self.own[i][name] for i in owners]
         return EnsembleDecoder(self.ensemble.tasks[name], tasks, weights, vote=self.ensemble.vote[name])
 
-    def _answer(self, pieces: Sequence[Piece], settings: _Settings, tally: Tally) -> ANSWERS:
+    def _answer(self, pieces: Sequence[Piece], settings: Settings, tally: Tally) -> ANSWERS:
         groups: dict[tuple[str, ...], list[Piece]] = {}
         for piece in pieces:
             groups.setdefault(piece.group, []).append(piece)
@@ -75,7 +82,7 @@ class EnsemblePredictor(Predictor):
         tally.truncated += len(truncated)
         return answers
 
-    def _answer_group(self, group: Sequence[Piece], settings: _Settings, answers: ANSWERS, truncated: set[int]) -> None:
+    def _answer_group(self, group: Sequence[Piece], settings: Settings, answers: ANSWERS, truncated: set[int]) -> None:
         tasks = [task for task in settings.tasks if task.name in group[0].tasks]
         splitters = {task.name: _word_splitter(task, settings) for task in tasks if task.kind.annotation == "tags"}
         found: dict[str, list[list[Decoded]]] = {task.name: [] for task in tasks}
@@ -105,7 +112,7 @@ class EnsemblePredictor(Predictor):
                 )
 
     def _ask(
-        self, i: int, group: Sequence[Piece], names: Sequence[str], splitters: dict[str, str], settings: _Settings
+        self, i: int, group: Sequence[Piece], names: Sequence[str], splitters: dict[str, str], settings: Settings
     ) -> tuple[list[EncodedPiece], dict[str, list[Decoded]]]:
         """A member's rows and answers, in the order of the pieces."""
         member = self.members[i]

@@ -71,7 +71,8 @@ def reliability_diagram(title: str, found: Reliability, ids: Ids) -> Chart:
     parts.append(line(40, base, 346, base, "axis"))
     side = "surer than it is right" if _overconfident(found) else "less sure than it is right"
     note = (
-        f"Expected calibration error {found.ece:.4f} over {number(found.decisions, 0)} {found.unit}. On average the model is {side}. "
+        f"Expected calibration error {found.ece:.4f} over {number(found.decisions, 0)} {found.unit}. "
+        f"On average the model is {side}. "
         "Bars: share that is right; light orange: what is missing to the confidence; light blue: what is above it."
     )
     rows = [

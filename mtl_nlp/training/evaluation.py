@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ..consistency import consistency_of
-from ..data.batching import Collator
 from ..data.features import EncodedSplit
+from ..data.unlabelled import InputCollator
 from ..decoding import Decoded, Decoder, by_length, run_batch, texts_of
 from ..errors import fault
 from ..joint import Agreement, joint_scores
@@ -45,7 +45,10 @@ class Scorer:
     ) -> None:
         self.tasks = {task.name: task for task in tasks}
         self.splits, self.owners, self.contexts = dict(splits), dict(owners), dict(contexts or {})
-        self.collator = Collator(tokenizer, tasks, owners, labelled=False)
+        self.collators = {
+            corpus: InputCollator(tokenizer, [task for task in tasks if task.name in names])
+            for corpus, names in self.owners.items()
+        }
         self.decoders = {task.name: Decoder(task) for task in tasks if task.kind.annotation != "none"}
         self.batches = 0
 
@@ -141,7 +144,7 @@ class Scorer:
             # As many passes in every process: a sharded model gathers its parameters in all of them at once.
             texts = batches[min(number, len(batches) - 1)]
             inputs = texts_of(split, texts, self.contexts.get(corpus))
-            found = run_batch(model, wanted, self.collator, corpus, inputs, device=device, context=context)
+            found = run_batch(model, wanted, self.collators[corpus], corpus, inputs, device=device, context=context)
             for name, decoded in found.items():
                 answers[name].update(zip(texts, decoded, strict=True))
             on_batch()

@@ -255,7 +255,7 @@ def _score(trainer: MultiTaskTrainer, scorer: Scorer, corpus: str, texts: list[i
         return
     inputs = texts_of(scorer.splits[corpus], texts, scorer.contexts.get(corpus))
     context, device = trainer.compute_loss_context_manager, trainer.args.device
-    run_batch(trainer.multi, wanted, scorer.collator, corpus, inputs, device=device, context=context)
+    run_batch(trainer.multi, wanted, scorer.collators[corpus], corpus, inputs, device=device, context=context)
 
 
 def spread(size: int, number: int) -> Iterator[int]:

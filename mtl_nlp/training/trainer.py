@@ -221,7 +221,7 @@ class MultiTaskTrainer(SavingTrainer):
         return batches, counts
 
     def _count(self, batches: Sequence[Mapping[str, Any]]) -> StepCounts:
-        # Beside the tasks: positions, tokens encoded, real tokens; and the time of the first process, so that all end a run together.
+        # Beside the tasks: positions, tokens encoded, real tokens; and the first process' time, so that all end a run together.
         units, seen, kinds = [0.0] * (len(self.task_names) + 3), [0] * (len(self.task_names) + 3), self.multi.kinds
         conditioned = self.multi.conditioning is not None
         for batch in batches:
