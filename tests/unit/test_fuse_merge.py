@@ -232,7 +232,9 @@ def test_adapters_are_merged_by_peft_as_their_products_are(tiny_encoder: Path, t
     tasks = write_data(tmp_path)
     parts = []
     for number, name in enumerate(("sent", "ner")):
-        run = recipe_of(tiny_encoder, [tasks[name]], tmp_path / name, max_steps=4, save_strategy="steps", save_steps=4)
+        run = recipe_of(
+            tiny_encoder, [tasks[name]], tmp_path / f"run-{name}", max_steps=4, save_strategy="steps", save_steps=4
+        )
         lora = {"r": 2 + number, "alpha": 6.0, "targets": ["query", "value"] if number else "all-linear"}
         parts.append(finetune({**run, "lora": lora}).folder / "checkpoint-4")
     for method, numbers in (("average", [1.0, 3.0]), ("task_arithmetic", [0.5, 1.0])):
