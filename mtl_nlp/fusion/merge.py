@@ -73,8 +73,8 @@ class Merger:
         """The merged encoder."""
         if self.adapters:
             assert self.ancestor is not None
-            name, rest = self.ancestor.name, {"density": self.density, "seed": self.seed}
-            return merged_encoder(self.parents, name, self.method, coefficients, **rest)
+            name, density, seed = self.ancestor.name, self.density, self.seed
+            return merged_encoder(self.parents, name, self.method, coefficients, density=density, seed=seed)
         state = merge_states(
             self.method,
             None if self.ancestor is None else self.ancestor.state,

@@ -104,11 +104,9 @@ class EnsemblePredictor(Predictor):
             {name: texts for name, (_, texts) in gathered.items()},
         )
         for task in tasks:
-            for one, decoded in zip(shown[task.name], decided[task.name], strict=True):
+            for one, told in zip(shown[task.name], decided[task.name], strict=True):
                 answers[one.piece.row, task.name] = (
-                    decoded.value
-                    if settings.decoded
-                    else answer(task, decoded, one, splitters.get(task.name), settings.top)
+                    told.value if settings.decoded else answer(task, told, one, splitters.get(task.name), settings.top)
                 )
 
     def _ask(

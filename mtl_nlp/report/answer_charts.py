@@ -72,8 +72,8 @@ def reliability_diagram(title: str, found: Reliability, ids: Ids) -> Chart:
     side = "surer than it is right" if _overconfident(found) else "less sure than it is right"
     note = (
         f"Expected calibration error {found.ece:.4f} over {number(found.decisions, 0)} {found.unit}. "
-        f"On average the model is {side}. "
-        "Bars: share that is right; light orange: what is missing to the confidence; light blue: what is above it."
+        f"On average the model is {side}. Bars: share that is right; light orange: what is missing to the confidence; "
+        "light blue: what is above it."
     )
     rows = [
         [f"{one.low:.2f}–{one.high:.2f}", str(one.count), f"{one.confidence:.3f}", f"{one.right:.3f}"]

@@ -202,8 +202,8 @@ def over_time(title: str, note: str, series: Sequence[Series], ids: Ids, top: fl
     columns = [step for step, _ in evenly([(step, 0.0) for step in steps], HEAT_COLUMNS)]
     values: list[list[float | None]] = []
     for one in series:
-        table = dict(one.points)
-        values.append([table.get(step) for step in columns])
+        known = dict(one.points)
+        values.append([known.get(step) for step in columns])
     table = Table([one.name for one in series], [short(step) for step in columns], values)
     return heat(title, note, table, ids, top=top, x_label="step", square=False, mean_column=True)
 

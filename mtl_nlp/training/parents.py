@@ -211,8 +211,8 @@ def _plain_task(text: str, place: str, name: str, config: Any, known: Task | Non
         task = known.model_copy(
             update={"from_": place, "share_head_with": None, "consistent_with": None, "calibration": None}
         ).placed(known._source, known.base)
-        labels = fitting_labels(task, head_source(task), given=task.labels is not None)
-        return task.model_copy(update={"labels": labels}).placed(known._source, known.base)
+        fitting = fitting_labels(task, head_source(task), given=task.labels is not None)
+        return task.model_copy(update={"labels": fitting}).placed(known._source, known.base)
     architecture = next(iter(config.architectures or ()), "")
     end = next((end for end in PLAIN if architecture.endswith(end)), None)
     if end is None:
