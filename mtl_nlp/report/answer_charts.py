@@ -121,8 +121,7 @@ def error_types(title: str, found: SpanErrors, ids: Ids) -> Chart:
                 if w > 7 * len(str(counts[error])) + 6:
                     parts.append(text(x + w / 2, y + 12.5, str(counts[error]), "middle", "on"))
             x += w
-        total = sum(counts.values())
-        parts.append(text(x + 5, y + 12.5, str(total)))
+        parts.append(text(x + 5, y + 12.5, str(sum(counts.values()))))
     bottom = 12 + 24.0 * len(shown)
     parts.append(line(left, 4, left, bottom, "axis"))
     total = found.total

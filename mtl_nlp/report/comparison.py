@@ -92,8 +92,8 @@ def _scores(
 
 
 def _result(found: Mapping[str, Any]) -> Result:
-    texts = {key: plain(found[key]) for key in ("task", "variant", "metric", "verdict")}
-    sure = {key: float(found[key]) for key in ("mean", "single_mean", "difference")}
+    told: dict[str, Any] = {key: plain(found[key]) for key in ("task", "variant", "metric", "verdict")}
+    told |= {key: float(found[key]) for key in ("mean", "single_mean", "difference")}
     optional = ("deviation", "single_deviation", "low", "high", "p_seeds", "p_examples", "p_holm", "detectable")
     groups = [
         Group(
@@ -107,7 +107,8 @@ def _result(found: Mapping[str, Any]) -> Result:
         )
         for group in found.get("groups") or []
     ]
-    return Result(**texts, **sure, **{key: _number(found.get(key)) for key in optional}, groups=groups)
+    told |= {key: _number(found.get(key)) for key in optional}
+    return Result(**told, groups=groups)
 
 
 def _number(value: Any) -> float | None:

@@ -118,6 +118,7 @@ class TeachingTrainer(MultiTaskTrainer):
         """As the ordinary road's, mixed with the distance from the teacher."""
         outputs, means = super().task_means(model, inputs, counts)
         share = self.labels_share
+        assert outputs.logits is not None
         for name in means:
             rows = inputs["tasks"][name]
             if TEACHER in rows:
