@@ -56,8 +56,13 @@ class Target:
         if self.entry is not None:
             return logits.float() @ torch.from_numpy(self.entry).to(logits.device)
         flat = logits.float() if logits.dim() > 1 else logits.float()[:, None]
-        places: list[Any] = [(slice(None), *place) for place in self.places]
-        return torch.stack([flat[place] for place in places]).sum(0) * self.scale
+        parts = []
+        for place in self.places:
+            part = flat
+            for index in place:
+                part = part.select(1, index)
+            parts.append(part)
+        return torch.stack(parts).sum(0) * self.scale
 
     def score(self, logits: Tensor) -> Tensor:
         """[n], the same as the answer's score counts it: a probability, or the number itself."""
