@@ -246,6 +246,7 @@ def test_a_stream_holds_no_more_after_many_rows_than_after_few(checkpoint: Path)
     assert held[1920] - held[512] < 300_000
 
 
+@pytest.mark.slow
 def test_two_processes_answer_in_order_up_to_a_fault(checkpoint: Path) -> None:
     rows: list[Any] = [{"text": text, "id": i} for i, text in enumerate(TEXTS[:50])]
     expected = Predictor.from_pretrained(checkpoint, "cpu")(rows)
