@@ -1,8 +1,8 @@
 """How a comparison makes a model out of those that it has trained: variants with `fuse:`.
 
-`FUSIONS` maps a method's name (`fuse.method`) to a `Fusion`. A package announces its own in the entry-point group
-`mtl_nlp.comparison_fusions`, or enters it: `FUSIONS.add("ensemble", "mtl_nlp.fusion.comparing:ENSEMBLE")`. A method that is not
-there is refused by name before anything is trained.
+`FUSIONS` maps a method's name (`fuse.method`) to a `Fusion`; those of `mtl-nlp fuse` are there (`fused_variants`). A package
+announces its own in the entry-point group `mtl_nlp.comparison_fusions`, or enters it:
+`FUSIONS.add("soup", "package.module:SOUP")`. A method that is not there is refused by name before anything is trained.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from ..recipe import Recipe
 from ..registry import Registry
 from ..training.predictions import Predicted, write_predictions
 
-FUSIONS = Registry("fusion", "mtl_nlp.comparison_fusions", {})
+BUILT_IN = {
+    "ensemble": "mtl_nlp.analysis.fused_variants:ENSEMBLE",
+    "average": "mtl_nlp.analysis.fused_variants:MERGE",
+    "task_arithmetic": "mtl_nlp.analysis.fused_variants:MERGE",
+    "ties": "mtl_nlp.analysis.fused_variants:MERGE",
+    "dare": "mtl_nlp.analysis.fused_variants:MERGE",
+    "distil": "mtl_nlp.analysis.fused_variants:DISTIL",
+}
+FUSIONS = Registry("fusion", "mtl_nlp.comparison_fusions", BUILT_IN)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from ..training.prepare import check_recipe
 from .comparison_fusion import FUSIONS, find_fusion
 
 # Of a single model's recipe; everything else is about several tasks.
-KEPT = ("encoder", "tasks", "stopping", "performance", "lora", "training", "seed")
-KEPT_MIXTURE = ("batch", "bucketing")
+KEPT = ("encoder", "tasks", "stopping", "performance", "cache", "lora", "training", "seed")
+KEPT_MIXTURE = ("batch", "max_tokens", "bucketing")
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,12 @@ class EnsembleAnswers:
         members: task → the members that answer it, as they have it, by number.
         answers: one corpus → task → text → answer, for each member.
         scorer: holds the references.
+        prepared: the split's data, as the first member reads it.
     """
 
     tasks: dict[str, Task]
     scorer: Scorer
+    prepared: Prepared
     members: dict[str, dict[int, Task]] = field(default_factory=dict)
     answers: list[Answers] = field(default_factory=list)
 
@@ -104,7 +106,7 @@ def member_answers(
         prepared = _prepared(recipe, tasks, folder, model, tokenizer, split, data_root, memory)
         if found is None:
             known = {task.name: task for task in prepared.tasks}
-            found = EnsembleAnswers(known, make_scorer(prepared, split))
+            found = EnsembleAnswers(known, make_scorer(prepared, split), prepared)
         own = {task.name: task for task in model.tasks if task.name in found.tasks and task.kind.annotation != "none"}
         scorer = _member_scorer(prepared, own, split)
         model.use_fast_paths()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,11 @@ from ..data.sources import CorpusSplit
 from ..decoding import Decoded
 from ..errors import fault
 from ..hub.checkpoint import check_folder
+from ..hub.ensemble import is_ensemble, read_ensemble
 from ..model.multitask import MultiTaskModel
+from ..recipe import RESOLVED, Recipe, load_recipe
 from ..task import Task
+from .ensemble_scores import member_answers
 from .finetune import by_task, make_scorer
 from .prepare import Prepared
 from .score import open_checkpoint
@@ -77,11 +81,50 @@ def write_predictions(
     Raises:
         UserError: no checkpoint, no such split, or the files cannot be written.
     """
-    folder = check_folder(checkpoint)
     root = Path(data_root) if data_root is not None else None
+    if is_ensemble(checkpoint):
+        made = load_recipe(recipe or Path(checkpoint) / RESOLVED, sets, memory=datasets or ())
+        place = None if output is None else Path(output)
+        return ensemble_predictions(
+            checkpoint, made, split=split, data_root=root, memory=datasets, output=place, batch=batch
+        )
+    folder = check_folder(checkpoint)
     model, prepared = open_checkpoint(folder, recipe, sets=sets, split=split, data_root=root, memory=datasets)
     target = Path(output) if output is not None else folder / FOLDER
     return predict_split(model, prepared, split, target, batch=batch)
+
+
+def ensemble_predictions(
+    folder: str | Path,
+    recipe: Recipe,
+    *,
+    split: str,
+    data_root: Path | None = None,
+    memory: Mapping[str, Any] | None = None,
+    output: Path | None = None,
+    batch: int = 64,
+) -> Predicted:
+    """As `write_predictions`, of an ensemble. Texts a second are those of all members, one after another.
+
+    Raises:
+        UserError: a damaged ensemble, a recipe with tasks that it does not have, or no such split.
+    """
+    ensemble = read_ensemble(folder)
+    wanted = {task.name: ensemble.tasks[task.name] for task in recipe.definitions}
+    start = time.perf_counter()
+    given: dict[str, Any] = {"data_root": data_root, "memory": memory}
+    found = member_answers(ensemble.members, recipe, wanted, split=split, batch=batch, **given)
+    weights = {name: ensemble.weights[name] for name in wanted}
+    metrics = found.scores(weights, ensemble.vote)
+    seconds = time.perf_counter() - start
+    files: dict[str, Path] = {}
+    for corpus, rows in found.scorer.splits.items():
+        data = next(one for one in found.prepared.corpora if one.name == corpus).splits[split]
+        for name, answers in found.decide(corpus, weights, ensemble.vote).items():
+            lines = examples(found.tasks[name], data, rows.gold[name], answers)
+            files[name] = write_lines((output or Path(folder) / FOLDER) / f"{split}-{name}.jsonl", lines)
+    texts = sum(len(rows) for rows in found.scorer.splits.values())
+    return Predicted(files, by_task(metrics, list(wanted)), metrics.get("eval_mean"), round(texts / seconds, 1))
 
 
 def predict_split(model: MultiTaskModel, prepared: Prepared, split: str, folder: Path, *, batch: int = 64) -> Predicted:

@@ -166,3 +166,44 @@ def test_faults_end_with_code_2(file: Path) -> None:
     assert "is not empty and holds no comparison" in other.stderr
     helped = run(folder, "--help")
     assert "mtl-nlp compare scripts/recipes/compare.yaml --seeds 5" in helped.stdout
+
+
+@pytest.mark.slow
+def test_fusions_are_variants(recipe: dict[str, Any], data: Path) -> None:
+    recipe["training"] |= {"disable_tqdm": True}
+    recipe["compare"] = {
+        "seeds": 2,
+        "variants": {
+            "both": {"fuse": {"method": "ensemble"}},
+            "merged": {"fuse": {"method": "ties", "coefficients": [0.5], "density": 0.4}},
+            "taught": {"fuse": {"method": "distil"}},
+        },
+    }
+    folder = compare(recipe, output=data / "compared")
+    found = json.loads((data / "compared" / "comparison.json").read_text(encoding="utf-8"))
+    assert folder is not None
+    kinds = {one["name"]: one["kind"] for one in found["variants"]}
+    assert [kinds[name] for name in ("both", "merged", "taught")] == ["fusion"] * 3
+    runs = {
+        (run["variant"], run["seed"]): run for run in found["runs"] if run["variant"] in ("both", "merged", "taught")
+    }
+    assert len(runs) == 6
+    for (variant, _), run in runs.items():
+        assert run["cost"]["parameters"] > 0
+        assert (run["cost"]["encoder_tokens"] > 0) == (variant == "taught")
+        for task in ("sent", "ner"):
+            lines = read_predictions(data / "compared" / run["folder"] / "predictions" / f"test-{task}.jsonl")
+            assert all("gold" in line and "predicted" in line for line in lines)
+            assert lines
+
+
+def test_settings_of_a_fusion_are_checked_before_training(recipe: dict[str, Any], data: Path) -> None:
+    variants = {
+        "merged": {"fuse": {"method": "ties", "densty": 0.4}},
+        "both": {"fuse": {"method": "ensemble", "tags": "x"}},
+    }
+    with pytest.raises(UserError) as caught:
+        compare(recipe | {"compare": {"seeds": 2, "variants": variants}}, output=data / "compared")
+    assert "fuse.densty" in str(caught.value)
+    assert "fuse.tags" in str(caught.value)
+    assert not (data / "compared").exists()
