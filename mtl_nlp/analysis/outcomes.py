@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..metrics import compute
 from ..metrics.answers import exact, overlap_f1
-from ..metrics.ranking import average_precision, ndcg, ranked, reciprocal_rank
+from ..metrics.ranking import average_precision, ndcg, ranked, recall, reciprocal_rank
 from ..metrics.rows import ABSTAINED
 from ..metrics.spans import spans_of
 from ..metrics.table import ALIASES
@@ -147,7 +147,20 @@ def outcomes(metric: str, runs: Sequence[Lines], task: Task) -> Outcomes:
 
 
 # Sums of real numbers; counts are exact in float32.
-_REAL = ("pearson", "mse", "mae", "qa_f1", "ndcg", "ndcg@10", "mrr", "mrr@10", "map")
+_REAL = (
+    "pearson",
+    "mse",
+    "mae",
+    "qa_f1",
+    "ndcg",
+    "ndcg@10",
+    "mrr",
+    "mrr@10",
+    "map",
+    "recall@1",
+    "recall@5",
+    "recall@10",
+)
 
 
 def _predicted(line: dict[str, Any], task: Task) -> Any:
@@ -183,6 +196,9 @@ _EXAMPLES: dict[str, Callable[[Any, Any], tuple[float, float]]] = {
     "mrr": _query(reciprocal_rank),
     "mrr@10": _query(lambda order: reciprocal_rank(order, cutoff=10)),
     "map": _query(average_precision),
+    "recall@1": _query(lambda order: recall(order, cutoff=1)),
+    "recall@5": _query(lambda order: recall(order, cutoff=5)),
+    "recall@10": _query(lambda order: recall(order, cutoff=10)),
 }
 
 

@@ -42,7 +42,7 @@ class InputCollator:
             if name in records[0]
         }
         batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        whole = {"rows": torch.arange(len(records)), "width": torch.tensor(width)}
+        whole = {"rows": torch.arange(len(records)), "width": width}
         batch["tasks"] = {task.name: whole | self._sizes(task, records) for task in self.tasks}
         return batch
 

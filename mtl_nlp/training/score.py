@@ -75,7 +75,7 @@ def open_checkpoint(
     made = load_recipe(recipe or folder / RESOLVED, sets, memory=memory or ())
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     where = str(recipe or folder)
-    prepared = scoring_data(made, model, tokenizer, where, split=split, data_root=data_root)
+    prepared = scoring_data(made, model, tokenizer, where, split=split, data_root=data_root, memory=memory)
     model.use_fast_paths()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return nn.Module.to(model, device), prepared
