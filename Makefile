@@ -7,10 +7,13 @@ PIP = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check slow clean
+.PHONY: demo assistant test check slow clean
 
 demo: $(VENV)/ready
 	$(BIN)/mtl-nlp demo --output runs/demo --overwrite
+
+assistant: $(VENV)/ready
+	$(BIN)/mtl-nlp demo --assistant --overwrite
 
 # Format, lint, types, layers, tests: one command for a developer and for CI.
 test: $(VENV)/ready check

@@ -21,8 +21,13 @@ _WHERE = {
     "add_task": "training.add_task",
     "drop_task": "hub.drop",
     "calibrate": "training.calibration",
+    "compare": "analysis.compare",
+    "fuse_ensemble": "fusion.ensemble",
+    "fuse_merge": "fusion.merge",
+    "fuse_distil": "fusion.distil",
     "MultiTaskTrainer": "training.trainer",
     "Predictor": "inference.predictor",
+    "Explainer": "analysis.explain",
     "MultiTaskModel": "model.multitask",
     "MultiTaskConfig": "model.config",
     "Head": "model.heads",
@@ -41,6 +46,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Explainer",
     "Head",
     "HeadKind",
     "Mixture",
@@ -55,8 +61,12 @@ __all__ = [
     "VanillaHead",
     "add_task",
     "calibrate",
+    "compare",
     "drop_task",
     "finetune",
+    "fuse_distil",
+    "fuse_ensemble",
+    "fuse_merge",
     "load_recipe",
     "load_task",
     "make_recipe",
@@ -66,9 +76,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .analysis.compare import compare
+    from .analysis.explain import Explainer
     from .data.mixture import Mixture
     from .data.strategies import SamplingStrategy, register_strategy
     from .errors import UserError
+    from .fusion.distil import fuse_distil
+    from .fusion.ensemble import fuse_ensemble
+    from .fusion.merge import fuse_merge
     from .hub.drop import drop_task
     from .inference.predictor import Predictor
     from .kinds import HeadKind, register_head

@@ -19,6 +19,7 @@ from .consistency import consistency_of
 from .data.batching import Collator, Record, fetch
 from .data.features import EncodedSplit
 from .data.mixture import Draw
+from .data.unlabelled import InputCollator
 from .joint import Agreement, best_pair
 from .labels import Chain, best_scores, best_tags, tag_names, tag_probabilities, transition_mask, viterbi
 from .model.multitask import MultiTaskModel
@@ -34,8 +35,8 @@ class Decoded:
     """One task's answer for one text.
 
     Attributes:
-        value: label (None: abstained), labels, number, a tag a word, answer text, the choice's number as a string, or a score a
-            candidate.
+        value: label (None: abstained), labels, number, a tag a word, answer text, the choice's number as a string, a score a
+            candidate, or the vectors [rows, D] of a retrieval.
         scores: [K] probabilities (label, labels, choice); [words] probability of each word's tag; [candidates] scores; None for a
             number.
         span: for an answer, its characters in the context.
@@ -122,6 +123,11 @@ class Decoder:
     def _relevance(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         pairs = zip(scores, texts, strict=True)
         return [Decoded(row[: len(text.records)].tolist(), row[: len(text.records)]) for row, text in pairs]
+
+    def _match(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
+        """The vectors of a text's rows: the query's, and in evaluation those of its passages."""
+        ends = np.cumsum([len(text.records) for text in texts])
+        return [Decoded(scores[end - len(text.records) : end]) for end, text in zip(ends, texts, strict=True)]
 
     def _tags(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         lengths = np.asarray([text.words for text in texts])
@@ -224,7 +230,7 @@ def _without_padding(scores: NDArray[np.float32], shift: int, length: int) -> ND
 def run_batch(
     model: MultiTaskModel,
     decoders: Mapping[str, Decoder],
-    collator: Collator,
+    collator: Collator | InputCollator,
     corpus: str,
     texts: Sequence[TextInput],
     *,
@@ -235,22 +241,35 @@ def run_batch(
     records = [record for text in texts for record in text.records]
     for record in records:
         record["draw"] = Draw(corpus, 0, 0)
+    scores = score_records(model, decoders, collator, records, device=device, context=context)
+    return decode_all(decoders, scores, dict.fromkeys(scores, texts))
+
+
+def score_records(
+    model: MultiTaskModel,
+    decoders: Mapping[str, Decoder],
+    collator: Collator | InputCollator,
+    records: Sequence[Record],
+    *,
+    device: torch.device,
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, NDArray[np.float32]]:
+    """Each task's scores of the rows, calibrated: one encoder pass. Notes in the rows how far padding on the left shifts them."""
     batch = collator(records)
     width = batch["input_ids"].shape[1]
     if collator.tokenizer.padding_side == "left":
         for record in records:
             record["shift"] = width - len(record["input_ids"])
     batch["tasks"] = {name: rows for name, rows in batch["tasks"].items() if name in decoders}
-    moved = {name: to_device(value, device) for name, value in batch.items()}
+    moved = batch if device.type == "cpu" else {name: to_device(value, device) for name, value in batch.items()}
     # Parameters that are gathered under inference mode could not be trained on afterwards.
     with torch.no_grad() if getattr(model, "is_sharded", False) else torch.inference_mode(), context():
         logits = model(**moved).logits
-    scores = {
+    return {
         name: model.kinds[name].scores(decoder.calibrated(logits[name])).cpu().numpy()
         for name, decoder in decoders.items()
         if name in logits
     }
-    return decode_all(decoders, scores, dict.fromkeys(scores, texts))
 
 
 def decode_all(
@@ -304,7 +323,7 @@ def to_device(value: Any, device: torch.device) -> Any:
     """Tensors in (nested) mappings, moved."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
-    return {name: to_device(inner, device) for name, inner in value.items()}
+    return {name: to_device(inner, device) for name, inner in value.items()} if isinstance(value, Mapping) else value
 
 
 def by_length(lengths: NDArray[np.int64], size: int) -> Iterator[list[int]]:

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 from .errors import UserError, listed
 from .registry import Registry, resolve
 
-Annotation = Literal["label", "labels", "value", "tags", "answer", "choice", "relevance", "none"]
-Input = Literal["text", "question", "choices", "candidates"]
+Annotation = Literal["label", "labels", "value", "tags", "answer", "choice", "relevance", "match", "none"]
+Input = Literal["text", "question", "choices", "candidates", "passages"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ ANNOTATIONS: dict[str, AnnotationForm] = {
     "answer": AnnotationForm((frozenset({"answers"}),), False, ("qa_f1", "exact_match")),
     "choice": AnnotationForm((frozenset({"label"}),), False, ("accuracy",)),
     "relevance": AnnotationForm((frozenset({"relevance"}),), False, ("ndcg", "mrr", "map")),
+    "match": AnnotationForm((frozenset({"positive"}),), False, ("mrr@10", "recall@1", "recall@5", "ndcg@10")),
     "none": AnnotationForm((frozenset(),), False, ()),
 }
 
@@ -53,6 +54,7 @@ INPUT_COLUMNS: dict[str, tuple[frozenset[str], ...]] = {
     "question": (frozenset({"question", "context"}),),
     "choices": (frozenset({"context", "choices"}), frozenset({"context", "choice_columns"})),
     "candidates": (frozenset({"query", "candidates"}), frozenset({"query", "candidate"})),
+    "passages": (frozenset({"query", "positive"}),),
 }
 
 
@@ -64,7 +66,8 @@ class HeadKind:
         name: as a task file writes it under `head`.
         annotation: the form of its annotations, a key of `ANNOTATIONS`.
         module: its torch half, a subclass of `mtl_nlp.model.heads.Head` or `"module:attribute"`.
-        input: what it reads: a `text` (or pair, or words), a `question` with its context, `choices`, or a query's `candidates`.
+        input: what it reads: a `text` (or pair, or words), a `question` with its context, `choices`, a query's
+            `candidates`, or a query and the `passages` that answer it or do not.
         description: one line for `tasks list` and messages.
         own_rows: it changes its input (masked LM), so it cannot share a corpus' rows.
         metrics: default metrics where they are not the annotation's.
@@ -148,6 +151,14 @@ RANKING = HeadKind(
     description="an order of the candidates of a query",
     loss_options=("objective",),
 )
+RETRIEVAL = HeadKind(
+    "retrieval",
+    "match",
+    "mtl_nlp.model.retrieval:Retrieval",
+    input="passages",
+    description="the passage of a knowledge base that answers a query",
+    loss_options=("scale", "symmetric"),
+)
 MASKED_LANGUAGE_MODELING = HeadKind(
     "masked_language_modeling",
     "none",
@@ -165,6 +176,7 @@ _BUILTIN = (
     QUESTION_ANSWERING,
     MULTIPLE_CHOICE,
     RANKING,
+    RETRIEVAL,
     MASKED_LANGUAGE_MODELING,
 )
 

@@ -38,6 +38,8 @@ class Loss(Strict):
         pos_weight: factor on the positive term of each label of a multi-label task; one number, one for each label, or
             `inverse_frequency`, its negatives over its positives.
         objective: of a ranking.
+        scale: of a retrieval's cosines before the softmax, 1 / temperature; 20 if absent.
+        symmetric: each passage of a retrieval has to find its query, too.
     """
 
     weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
@@ -48,6 +50,8 @@ class Loss(Strict):
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     pos_weight: Literal["inverse_frequency"] | Positive | dict[str, Positive] | None = None
     objective: Literal["listwise", "pairwise"] | None = None
+    scale: float | None = Field(default=None, gt=0.0, le=1000.0)
+    symmetric: bool = False
 
     def given(self) -> list[str]:
         """The options in use, beside the weight."""

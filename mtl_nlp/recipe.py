@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 
+from .comparison import CompareSpec
+from .conditioning import Conditioning, as_mapping
 from .consistency import check_consistency
+from .distil import Distil, check_distil
 from .errors import Faults, FaultyInput, fault, listed
+from .paths import absolute as absolute
+from .paths import is_local as is_local
 from .schema import Source, Strict, dump_yaml, merged, read_yaml, set_key, validate
 from .sharing import check_sharing
 from .task import Task, find_task, make_task, with_name, with_place
 
 RESOLVED = "recipe.resolved.yaml"
-FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".txt")
 # What describes a source, and goes when the recipe puts another in its place.
 OF_SOURCE = ("config", "revision", "data_dir", "data_files", "splits")
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -60,7 +64,8 @@ class SchedulePointSpec(Strict):
 class MixtureSpec(Strict):
     """How batches are mixed; see `mtl_nlp.data.mixture`.
 
-    `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates).
+    `bucketing` puts texts of similar length into one batch (inside a block, so that every block keeps its rates). With `max_tokens`
+    a batch holds up to so many real tokens, and `batch`, where it is given too, is the most texts (`mtl_nlp.data.budget`).
     """
 
     strategy: str = "proportional"  # a name in `mtl_nlp.data.strategies`, which lies above this layer; checked there
@@ -73,7 +78,13 @@ class MixtureSpec(Strict):
     max_passes: int | None = Field(default=None, ge=1)
     batching: Literal["mixed", "homogeneous"] = "mixed"
     batch: int = Field(default=32, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     bucketing: bool = True
+
+    @property
+    def most_texts(self) -> int | None:
+        """The most texts of a batch; None where tokens alone limit it."""
+        return self.batch if self.max_tokens is None or "batch" in self.model_fields_set else None
 
 
 class Balancing(Strict):
@@ -145,8 +156,12 @@ class RecipeFile(Strict):
     balancing: Balancing = Field(default_factory=Balancing)
     stopping: Stopping = Field(default_factory=Stopping)
     performance: Literal["auto", "plain"] = "auto"
+    conditioning: Annotated[Conditioning | None, BeforeValidator(as_mapping)] = None
+    cache: str = Field(default="auto", min_length=1)  # `auto`, `off`, or a folder (`mtl_nlp.data.cache`)
     lora: Lora | None = None
     retain: Retain | None = None
+    distil: Distil | None = None
+    compare: CompareSpec | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(default=13, ge=0, lt=2**32)
     output_dir: str | None = None
@@ -191,13 +206,17 @@ class Recipe(RecipeFile):
 
     def resolved(self) -> dict[str, Any]:
         """The run as plain data that stands alone: tasks embedded, local sources absolute, defaults written out."""
-        data = self.model_dump(exclude={"tasks", "output_dir"})
+        data = self.model_dump(exclude={"tasks", "output_dir", "compare", "cache"})
         data["encoder"] = self.encoder_spec.model_dump(by_alias=True)
+        if self.mixture.most_texts is None:
+            del data["mixture"]["batch"]  # written out, it would be a limit
         start = self.encoder_spec.from_
         if start is not None and (self.base / start).is_dir():
             data["encoder"]["from"] = str((self.base / start).resolve())
         if Path(self.encoder_spec.name).is_absolute() or (self.base / self.encoder_spec.name).is_dir():
             data["encoder"]["name"] = str((self.base / self.encoder_spec.name).resolve())
+        if self.distil is not None:
+            data["distil"] = self.distil.resolved(self.base)
         tasks = [_resolved_task(task) for task in self.definitions]
         return {"encoder": data.pop("encoder"), "tasks": tasks, **data}
 
@@ -225,19 +244,6 @@ def _absolute_files(value: str | list[str], base: Path) -> str | list[str]:
     if isinstance(value, list):
         return [str(_absolute_files(one, base)) for one in value]
     return str(absolute(value, base)) if is_local(value, base) else value
-
-
-def absolute(path: str, base: Path) -> Path:
-    """A path of a file as seen from anywhere."""
-    return (Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path).resolve()
-
-
-def is_local(source: str, base: Path) -> bool:
-    """Whether a source is a file, folder or glob, rather than the name of a Hub dataset or split."""
-    path = Path(source).expanduser()
-    if path.is_absolute() or source.startswith(("./", "../")) or any(c in source for c in "*?["):
-        return True
-    return (base / path).exists() or path.suffix in FILE_ENDINGS
 
 
 def load_recipe(
@@ -290,6 +296,7 @@ def make_recipe(
     _check_tasks(tasks, set(memory), source, faults, optional=optional)
     if recipe is not None:
         _check_start(recipe, source, faults)
+        check_distil(recipe.distil, tasks, recipe.retain.method if recipe.retain else None, source, faults)
     faults.check()
     assert recipe is not None
     recipe._tasks, recipe._source, recipe._base = tasks, source, base
@@ -315,13 +322,8 @@ def _read_task(entry: Any, i: int, source: Source, base: Path) -> Task:
     if isinstance(entry, str):
         entry = {"use": entry}
     if not isinstance(entry, dict):
-        raise fault(
-            f"found {entry!r}",
-            where=place,
-            key=f"tasks.{i}",
-            allowed="a task's name, a path, or a mapping",
-            cure="quote it",
-        )
+        allowed = "a task's name, a path, or a mapping"
+        raise fault(f"found {entry!r}", where=place, key=f"tasks.{i}", allowed=allowed, cure="quote it")
     if "use" not in entry:
         return make_task(entry, source.below(*prefix), base, prefix)
     if not isinstance(entry["use"], str):
@@ -364,8 +366,7 @@ def _check_start(recipe: Recipe, source: Source, faults: Faults) -> None:
             where = source.where(("balancing", key))
             faults.add(f"found {chosen} with {retain.method}", where=where, key=f"balancing.{key}", cure=cure)
     if retain.rate is not None and recipe.mixture.strategy != "proportional":
-        where = source.where(("mixture", "strategy"))
-        cure = "retain.rate sets the rates: leave the strategy out"
+        where, cure = source.where(("mixture", "strategy")), "retain.rate sets the rates: leave the strategy out"
         faults.add(f"found {recipe.mixture.strategy}", where=where, key="mixture.strategy", cure=cure)
 
 

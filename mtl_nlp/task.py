@@ -56,6 +56,8 @@ class Columns(Strict):
     candidates: Names | None = None
     candidate: Names | None = None
     relevance: Names | None = None
+    positive: Names | None = None
+    negatives: Names | None = None
 
     def roles(self) -> dict[str, list[str]]:
         """Role → the names to try, in order, for the roles that are given."""
@@ -139,6 +141,7 @@ class Task(Strict):
     share_head_with: Name | None = None
     consistent_with: Name | Consistency | None = None
     auxiliary: bool = False
+    projection: int | None = Field(default=None, ge=1, le=65536)
     mask_probability: float = Field(default=0.15, gt=0.0, lt=1.0)
     licence: str | None = None
     language: str | None = None
@@ -218,6 +221,8 @@ def _incoherent(task: Task) -> Iterable[str]:
         yield f"words is for token tasks; head {task.head} has none: remove the key"
     if kind.annotation != "none" and task.mask_probability != 0.15:
         yield "mask_probability is for masked_language_modeling only: remove the key"
+    if kind.annotation != "match" and task.projection is not None:
+        yield "projection is for retrieval only: remove the key"
     yield from option_faults(task.loss, kind)
     if task.labels and task.loss.given():
         yield from name_faults(task.loss, outputs_of(kind, task.labels, task.tag_scheme), task.labels)
@@ -272,7 +277,9 @@ def _calibration_faults(task: Task, found: Calibration, kind: HeadKind) -> Itera
         yield f"calibration.thresholds are for several labels; head {task.head} has none: remove the key"
     elif found.thresholds is not None and known and (odd := sorted(set(found.thresholds) - known)):
         yield f"calibration.thresholds has {listed(odd)}; the labels are {listed(task.labels or ())}"
-    if found.abstain is not None and kind.annotation != "label":
+    if kind.annotation == "match" and (found.temperature != 1.0 or (found.abstain and found.abstain.label is not None)):
+        yield f"head {task.head} gives cosines: of a calibration it takes abstain.threshold alone"
+    elif found.abstain is not None and kind.annotation not in ("label", "match"):
         yield f"calibration.abstain is for one label; head {task.head} has none: remove the key"
     elif found.abstain is not None and found.abstain.label is not None and known and found.abstain.label not in known:
         yield f'calibration.abstain.label is "{found.abstain.label}"; the labels are {listed(task.labels or ())}'

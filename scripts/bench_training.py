@@ -1,6 +1,9 @@
 """Training speed, side by side in one run: this toolkit's joint step against plain `transformers.Trainer`, one model a corpus.
 
     python scripts/bench_training.py DATA_ROOT [--bf16] [--rounds 5] [--steps 12] [--threads N]
+    python scripts/bench_training.py DATA_ROOT --overhead       # the parts of our step
+    python scripts/bench_training.py DATA_ROOT --heads 3 300    # steps with few and many heads (synthetic texts)
+    python scripts/bench_training.py DATA_ROOT --scaling [tasks length batch rows threads] [--most N]
 
 Work: SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) on the embedded MiniLM, batches of 32, dropout 0.1. Sides:
 
@@ -26,6 +29,7 @@ from typing import Any
 
 import torch
 import transformers
+from step_benchmarks import SCALES, print_heads, print_overhead, print_scaling
 from transformers.trainer_callback import PrinterCallback
 
 from mtl_nlp import load_recipe
@@ -155,14 +159,38 @@ def peak(bf16: bool) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_root", type=Path)
+    parser.add_argument("data_root", type=Path, help="holds sst2, btc and snips; not read by --heads and --scaling")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--overhead", action="store_true", help="the parts of our step, and what the toolkit adds")
+    parser.add_argument(
+        "--heads", type=int, nargs="*", help="steps with so many heads in turns (3 300 if none is given)"
+    )
+    parser.add_argument(
+        "--scaling", nargs="*", choices=list(SCALES), help="the scaling table; all of it if none is given"
+    )
+    parser.add_argument("--most", type=int, default=10**9, help="with --scaling: leave larger values out")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.utils.logging.set_verbosity_error()
+    if options.heads is not None:
+        print_heads(
+            options.heads or (3, 300), options.rounds, options.steps, bf16=options.bf16, detail=options.overhead
+        )
+    elif options.scaling is not None:
+        wanted = options.scaling or list(SCALES)
+        print_scaling(wanted, options.steps, options.most, bf16=options.bf16, threads=options.threads)
+    elif options.overhead:
+        options.steps *= 2  # every second one is timed
+        print_overhead(prepared_for(options.data_root, None, options, "auto"), options.steps // 2)
+    else:
+        side_by_side(options)
+
+
+def side_by_side(options: argparse.Namespace) -> None:
+    """Ours against the others, in turns."""
     joint = prepared_for(options.data_root, None, options, "auto")
     sides = {"ours": ours(joint), "ours, plain": ours(prepared_for(options.data_root, None, options, "plain"))}
     singles = {task: prepared_for(options.data_root, [task], options, "plain") for task in CORPORA}

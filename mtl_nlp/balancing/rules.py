@@ -31,6 +31,8 @@ class Setup:
         optimizer: `training.optim`.
         shared_texts: whether some corpus has annotations of two tasks; None before the data was read.
         cosines: gradient cosines are noted while training.
+        conditioning: its kind.
+        recomputed: layers run a second time, or compiled (gradient checkpointing, `torch_compile`).
     """
 
     weighting: str = "fixed"
@@ -44,6 +46,13 @@ class Setup:
     optimizer: str = "adamw_torch_fused"
     shared_texts: bool | None = None
     cosines: bool = False
+    conditioning: str = "none"
+    recomputed: bool = False
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether a row of the encoder is for one task."""
+        return self.conditioning != "none"
 
     @property
     def aggregates(self) -> bool:
@@ -182,6 +191,27 @@ RULES = (
         "it updates a parameter before the gradients of all tasks are known",
         "another optim",
     ),
+    Rule(
+        "representation of a conditioned encoder",
+        "balancing.on",
+        lambda s: s.on == "representation" and s.aggregates and s.conditioned,
+        "each row of a conditioned encoder is for one task, so there is no representation that tasks share",
+        "on: parameters",
+    ),
+    Rule(
+        "conditioning and sharded parameters",
+        "conditioning",
+        lambda s: s.conditioned and s.sharded,
+        "the conditions are read inside the encoder's layers, outside the unit that gathers them",
+        "DDP (torchrun), or no conditioning",
+    ),
+    Rule(
+        "conditioning and recomputed layers",
+        "conditioning",
+        lambda s: s.conditioned and s.recomputed,
+        "a layer that runs again in the backward pass, or compiled, does not know which rows are for which task",
+        "leave gradient_checkpointing and torch_compile out",
+    ),
 )
 
 
@@ -210,6 +240,8 @@ def check_setup(setup: Setup, where: Callable[[str], str] = lambda key: "") -> N
 def described(setup: Setup, rule: Rule) -> str:
     """The two that do not go together, in the recipe's words."""
     method = f"weighting {setup.weighting}" if setup.weighting != "fixed" else ""
+    if rule.key == "conditioning":
+        return f"conditioning {setup.conditioning}"
     if setup.aggregates:
         method = " and ".join(part for part in (method, f"gradients {setup.gradients}") if part)
     other = {
@@ -229,6 +261,7 @@ CIRCUMSTANCES: tuple[tuple[str, dict[str, object]], ...] = (
     ("one task", {"tasks": 1}),
     ("frozen encoder", {"frozen": True}),
     ("FSDP, DeepSpeed", {"sharded": True}),
+    ("conditioned encoder", {"conditioning": "vector"}),
 )
 
 
@@ -243,11 +276,12 @@ def matrix() -> str:
     methods = [(f"`{name}`", Setup(weighting=name)) for name in weightings if name != "fixed"]
     methods += [(f"`{name}`", Setup(gradients=name)) for name in aggregators]
     names = [name for name, _ in CIRCUMSTANCES]
-    wide = [*names, "`on: representation`", "the same, no shared texts"]
+    wide = [*names, "`on: representation`", "the same, no shared texts", "the same, conditioned"]
     lines += ["", "| method | " + " | ".join(wide) + " |", "|---" * (len(wide) + 1) + "|"]
     for name, setup in methods:
         cells = [_cell(replace(setup, **change)) for _, change in CIRCUMSTANCES]  # type: ignore[arg-type]
         on = [replace(setup, on="representation", shared_texts=shared) for shared in (True, False)]
+        on += [replace(on[0], conditioning="vector")]
         lines.append(f"| {name} | " + " | ".join(cells + [_cell(one) for one in on]) + " |")
     lines += ["", "A number is the reason why a combination is refused:", ""]
     lines += [f"{number}. {rule.name}: {rule.reason}." for number, rule in enumerate(RULES, 1)]

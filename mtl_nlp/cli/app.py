@@ -26,6 +26,10 @@ app = typer.Typer(
 INTERRUPTED = 130
 tasks_app = typer.Typer(help="The task files that ship, and those beside a recipe.", no_args_is_help=True)
 app.add_typer(tasks_app, name="tasks")
+fuse_app = typer.Typer(
+    help="Several finished models into one: ensemble, merged weights, distillation.", no_args_is_help=True
+)
+app.add_typer(fuse_app, name="fuse")
 
 
 @app.callback()

@@ -37,6 +37,10 @@ def check(
 
     quieten_loading()
     prepared = prepare(loaded, data_root=data_root)
+    if loaded.distil is not None:
+        from ..training.teachers import open_teachers
+
+        open_teachers(loaded.distil.teachers, {task.name: task for task in prepared.tasks}, prepared)
     plan = plan_run(prepared)
     report = check_data(prepared.corpora, prepared.encoded)
     cost = None if no_probe else estimate(prepared, plan)
@@ -196,10 +200,13 @@ def _run(plan: RunPlan) -> None:
 
     processes = some(plan.processes, "process", "processes")
     parts = f"{processes} × {plan.accumulation} accumulated × {plan.device_batch} a device"
+    size = f"{plan.batch} texts = {parts}"
+    if plan.max_tokens is not None:
+        size = f"up to {plan.max_tokens} tokens, about {plan.batch} texts = {parts}"
     rows = [
         ["encoder", plan.encoder],
         ["mixture", f"{plan.strategy}, {plan.batching} batches"],
-        ["batch", f"{plan.batch} texts = {parts}"],
+        ["batch", size],
         [
             "steps",
             f"{plan.steps} ({plan.steps_per_epoch} an epoch, {plan.epochs:.2f} epochs), {plan.draws} texts drawn",

@@ -2,4 +2,20 @@
 
 from __future__ import annotations
 
-from . import check, demo, export, init, inspect, interference, living, predict, push, tasks, train  # noqa: F401
+from . import (  # noqa: F401
+    check,
+    compare,
+    demo,
+    explain,
+    export,
+    fuse,
+    init,
+    inspect,
+    interference,
+    living,
+    predict,
+    push,
+    report,
+    tasks,
+    train,
+)

@@ -300,7 +300,7 @@ def _training(texts: Sequence[int], encoder: str | None) -> Iterator[str]:
     yield key("eval_strategy: epoch", "epoch | steps (with eval_steps) | no", 2)
     yield key("save_strategy: epoch", "as eval_strategy, so that the best model is kept", 2)
     yield key("logging_steps: 10", "steps between lines of the log", 2)
-    yield key("# bf16: true", "faster on recent GPUs", 2)
+    yield key("# bf16: auto", "bfloat16 where the machine has it; false for float32", 2)
     yield key("# gradient_accumulation_steps: 2", "for a batch that does not fit the memory", 2)
     yield key("# head_learning_rate: 1.0e-3", "for the heads alone; default: learning_rate", 2)
     yield ""

@@ -12,6 +12,7 @@ from .app import app, fail, quieten_loading
 from .train import AsJson, DataRoot
 
 FORMATS = ("transformers", "onnx")
+VALIDATED = 1000  # texts of a corpus on which int8 is compared with float32
 
 
 @app.command()
@@ -29,9 +30,16 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="ONNX: the encoder's matrix products in int8.")] = False,
     texts: Annotated[
         Path | None,
-        typer.Option(help="ONNX, int8: texts, as `predict` reads them, on which it must answer like float32."),
+        typer.Option(
+            help="ONNX, int8: texts, as `predict` reads them, on which it must answer like float32; the validation split if absent."
+        ),
     ] = None,
-    agree: Annotated[float, typer.Option(min=0.0, max=1.0, help="ONNX, int8: exit 1 if a task agrees on less.")] = 0.99,
+    agree: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="ONNX, int8: products stay float32 until every task agrees on this share of labels."
+        ),
+    ] = 0.99,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -44,7 +52,7 @@ def export(
     if int8 and format != "onnx":
         raise fault(f"found it with --format {format}", key="--int8", allowed="--format onnx")
     if format == "onnx":
-        _onnx(checkpoint, output, wanted, int8, texts, agree, overwrite, json)
+        _onnx(checkpoint, output, wanted, int8, texts, agree, data_root, overwrite, json)
         return
     _transformers(checkpoint, output, wanted, scores, data_root, overwrite, json)
 
@@ -98,6 +106,7 @@ def _onnx(
     int8: bool,
     texts: Path | None,
     agree: float,
+    data_root: Path | None,
     overwrite: bool,
     json: bool,
 ) -> None:
@@ -107,7 +116,9 @@ def _onnx(
     from ..inference.onnx_export import export_onnx
 
     quieten_loading()
-    made = export_onnx(checkpoint, output, wanted or None, int8=int8, texts=rows, overwrite=overwrite)
+    if int8 and rows is None:
+        rows = _validation(checkpoint, data_root)
+    made = export_onnx(checkpoint, output, wanted or None, int8=int8, texts=rows, least=agree, overwrite=overwrite)
     shares = {name: same / number for name, (same, number) in made.agreement.items()}
     if json:
         show.as_json(
@@ -118,6 +129,7 @@ def _onnx(
                 "difference": made.difference,
                 "bytes": made.size,
                 "agreement": shares,
+                "float32": made.kept,
             }
         )
     else:
@@ -125,11 +137,28 @@ def _onnx(
         typer.echo(f"  float32 logits differ from the checkpoint's by at most {made.difference:.1g}")
         for name, (same, number) in made.agreement.items():
             typer.echo(f"  {name}: {same} of {number} labels as float32 ({same / number:.2%})")
+        if made.kept:
+            typer.echo(f"  float32 still, {len(made.kept)} of {made.products}: {listed(made.kept, 100)}")
     low = {name: share for name, share in shares.items() if share < agree}
     if low:
         told = listed(f"{name} {share:.2%}" for name, share in low.items())
         typer.echo(f"int8 agrees with float32 on less than {agree:.0%}: {told}", err=True)
         raise typer.Exit(1)
+
+
+def _validation(checkpoint: str, data_root: Path | None) -> list[Any] | None:
+    """The checkpoint's own validation texts, each corpus with its tasks; None (told) where they cannot be read."""
+    from ..errors import UserError
+    from ..inference.onnx_choice import TextSet
+    from ..training.split_rows import split_rows
+
+    try:
+        found = split_rows(checkpoint, "validation", data_root=data_root, most=VALIDATED)
+    except (UserError, OSError) as error:
+        line = str(error).strip().splitlines()[0]
+        typer.echo(f"int8 is not compared with float32: no validation texts ({line}); give --texts", err=True)
+        return None
+    return [TextSet(corpus.rows, tuple(task.name for task in corpus.tasks)) for corpus in found]
 
 
 def _rows(path: Path) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -108,10 +108,13 @@ def calibrate(
         show.as_json({name: found.to_dict() for name, found in reports.items()})
         return
     columns = ["task", "decisions", "temperature", "NLL", "after", "ECE", "after", "metric", "before", "after"]
-    rows = []
+    rows: list[list[Any]] = []
+    gap = (None, None)
     for name, found in reports.items():
         metric, (before, after) = next(iter(found.metrics.items()))
-        rows.append([name, found.units, found.temperature, *found.loss, *found.error, metric, before, after])
+        rows.append(
+            [name, found.units, found.temperature, *(found.loss or gap), *(found.error or gap), metric, before, after]
+        )
     show.table("Calibration (validation)", columns, rows)
     for name, found in reports.items():
         if found.thresholds is not None:

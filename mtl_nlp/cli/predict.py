@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +48,16 @@ def predict(
     words: Annotated[
         str | None, typer.Option(help="Cut raw text: given (as annotators do), whitespace, pretokenizer.")
     ] = None,
+    knowledge: Annotated[
+        Path | None, typer.Option(help="What retrieval tasks answer from: JSONL, CSV or TSV with `answer`, and `id`.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32 (exact), bf16, auto (the fastest that is verified on the texts) or int8.")
+    ] = "fp32",
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share the input; each takes a GPU.")] = 1,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say which path answered.")] = False,
 ) -> None:
     """Annotate texts with every task of a checkpoint: one encoder pass, one line of JSON a text, in the input's order."""
     from ..inference.formats import read_items
@@ -62,17 +71,24 @@ def predict(
         from ..inference.predictor import LOOKAHEAD, Predictor, Tally
 
         quieten_loading()
-        predictor = Predictor.from_pretrained(checkpoint, device, dtype=dtype, words=words)
+        options: dict[str, Any] = {"dtype": dtype, "words": words, "precision": precision, "knowledge": knowledge}
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        _check_shared(processes, ranks, name)
+        predictor = Predictor.from_pretrained(checkpoint, _own_device(device, ranks, processes), **options)
+        if tasks is None and predictor.without_knowledge:
+            told = (
+                f"{listed(predictor.without_knowledge)}: not answered, for want of a knowledge base (--knowledge FILE)"
+            )
+            typer.echo(told, err=True)
         chosen = _chosen(predictor, tasks, conll=kind_out == "conll")
         tally = Tally()
-        predictions = predictor.stream(
-            rows,
-            None if tasks is None and kind_out != "conll" else [task.name for task in chosen],
-            batch,
-            scores=scores,
-            lookahead=batch if is_pipe else LOOKAHEAD,
-            tally=tally,
-        )
+        named = None if tasks is None and kind_out != "conll" else [task.name for task in chosen]
+        call: dict[str, Any] = {"tasks": named, "batch_size": batch, "scores": scores}
+        job = (checkpoint, device, options, call, batch if is_pipe else LOOKAHEAD)
+        predictions = _answered(predictor, rows, job, processes, ranks, tally)
+        if int(os.environ.get("RANK", "0")):
+            deque(predictions, 0)  # another process writes
+            return
         with _written(target) as out, _progress(tally, shown=target is not None or not sys.stdout.isatty()) as step:
             for line in write(predictions, chosen):
                 out.write(line)
@@ -81,6 +97,44 @@ def predict(
                     out.flush()
             out.flush()
     _say_done(tally, predictor, name, output)
+    if verbose:
+        typer.echo(f"path: {predictor.path}" + (f"; {processes} processes" if processes > 1 else ""), err=True)
+
+
+def _answered(
+    predictor: Predictor, rows: Iterator[Any], given: tuple[Any, ...], processes: int, ranks: int, tally: Tally
+) -> Iterator[dict[str, Any]]:
+    """Predictions by this process, by workers, or by all the processes of a launcher."""
+    from ..inference.parallel import Job, in_processes, in_ranks
+
+    job = Job(*given)
+    if ranks > 1:
+        return in_ranks(predictor, job, rows, tally)
+    if processes > 1:
+        return in_processes(job, rows, processes, tally)
+    return predictor.stream(rows, lookahead=job.window, tally=tally, **job.call)
+
+
+def _check_shared(processes: int, ranks: int, name: str) -> None:
+    """Refuse what several processes cannot share."""
+    if ranks > 1 and processes > 1:
+        raise fault(f"found {processes} in a process of a launcher", key="--processes", cure="leave it out")
+    if ranks > 1 and name in ("stdin", "--text"):
+        raise fault(
+            "every process has to read the input", where=name, allowed="a file, under torchrun or accelerate launch"
+        )
+
+
+def _own_device(device: str | None, ranks: int, processes: int) -> str | None:
+    """Each process of a launcher takes the GPU of its local rank; beside workers of its own this one stays off the GPUs."""
+    if processes > 1:
+        return "cpu"
+    if device is not None or ranks == 1:
+        return device
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}" if count else None
 
 
 def _texts(texts: list[str]) -> Iterator[Any]:

@@ -49,6 +49,9 @@ def train(
     output: Annotated[str | None, typer.Option(help="The run's folder, in place of `output_dir`.")] = None,
     push: Annotated[str | None, typer.Option(help="Publish the model as OWNER/NAME on the Hub.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Write where the time of a step goes.")] = False,
+    profile_steps: Annotated[int, typer.Option(min=1, help="Steps that --profile times.")] = 20,
+    profile_trace: Annotated[bool, typer.Option("--profile-trace", help="With --profile: a Chrome trace too.")] = False,
     json: AsJson = False,
 ) -> None:
     """Train one encoder on all tasks of a recipe."""
@@ -56,9 +59,13 @@ def train(
 
     loaded = load_recipe(recipe, sets or (), output=output)
     from ..training.finetune import finetune
+    from ..training.profiling import Profile
 
     quieten_loading()
-    report(finetune(loaded, data_root=data_root, resume=resume_from or resume, push=push, private=private), json=json)
+    wanted = Profile(profile_steps, trace=profile_trace) if profile or profile_trace else None
+    where = resume_from or resume
+    result = finetune(loaded, data_root=data_root, resume=where, push=push, private=private, profile=wanted)
+    report(result, json=json)
 
 
 def report(result: Result, *, json: bool) -> None:

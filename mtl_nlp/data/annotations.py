@@ -215,6 +215,11 @@ class AnnotationReader:
             raise ValueError(f"{len(value)} values for {len(text)} candidates → one a candidate")
         return [_as_relevance(one) for one in value]
 
+    def _match(self, row: int, value: Any, text: Sequence[str]) -> str | None:
+        if not isinstance(value, str):
+            raise ValueError(f"found {value!r:.80} → allowed: the text of the passage that answers the query")
+        return value if value.strip() else None
+
     def _none(self, row: int, value: Any, text: Any) -> None:
         """Masked LM has no annotation."""
 

@@ -1,8 +1,8 @@
 """Rows of several corpora → one padded batch.
 
 `MixtureDataset` fetches the rows of drawn texts, `Collator` pads them together: `input_ids` [B, T], `attention_mask` [B, T], and
-`tasks`: name → `rows` [b] (row numbers), `width` (the longest of them) and `labels`. `MicroBatches` cuts the mixture's stream into
-the micro-batches of one process; the loader is not sharded a second time.
+`tasks`: name → `rows` [b] (row numbers), `width` (the longest of them, a number) and `labels`. `MicroBatches` cuts the mixture's
+stream into the micro-batches of one process; the loader is not sharded a second time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..errors import fault
 from ..task import Task
 from .features import IGNORE, EncodedSplit
-from .mixture import Draw, Mixture, slice_for
+from .mixture import Draw, Mixture
 
 Record = dict[str, Any]
 
@@ -88,7 +88,7 @@ class MicroBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for batch in islice(self.mixture.batches(start_step=self.epoch * self.steps), self.steps):
-            yield from slice_for(batch, process=self.process, processes=self.processes, accumulation=self.accumulation)
+            yield from self.mixture.parts(batch, self.process, self.processes, self.accumulation)
 
 
 class MixtureLoader(DataLoader[Record]):
@@ -149,30 +149,36 @@ class Collator:
         padded = self.tokenizer.pad([{name: r[name] for name in columns} for r in records], return_tensors="pt")
         batch: dict[str, Any] = {name: padded[name] for name in (*columns, "attention_mask")}
         batch["tasks"] = {}
+        rows = self._rows_of(records)
         for name in self.tasks:
-            rows = [i for i, record in enumerate(records) if self._belongs(record, name)]
-            if rows:
-                batch["tasks"][name] = self._task_rows(self.tasks[name], rows, records, batch["input_ids"].shape[1])
+            if name in rows:
+                task = self.tasks[name]
+                batch["tasks"][name] = self._task_rows(task, rows[name], records, batch["input_ids"].shape[1])
         return batch
 
-    def _belongs(self, record: Record, task: str) -> bool:
-        if task not in self.owners[record["draw"].corpus]:
-            return False
-        if not self.labelled:
-            return True
-        return record.get(f"@{task}") is not None
+    def _rows_of(self, records: Sequence[Record]) -> dict[str, list[int]]:
+        """Task → its rows, for the tasks that have any: asked by row, because there may be hundreds of tasks."""
+        found: dict[str, list[int]] = {}
+        for i, record in enumerate(records):
+            for name in self.owners[record["draw"].corpus]:
+                if not self.labelled or record.get(f"@{name}") is not None:
+                    found.setdefault(name, []).append(i)
+        return found
 
-    def _task_rows(self, task: Task, rows: list[int], records: Sequence[Record], width: int) -> dict[str, Tensor]:
+    def _task_rows(self, task: Task, rows: list[int], records: Sequence[Record], width: int) -> dict[str, Any]:
         longest = max(len(records[i]["input_ids"]) for i in rows)
         # Left-padded rows end at the right edge, so only right-padded ones can be cut.
         right = self.tokenizer.padding_side == "right"
         cut = longest if right else width
-        found = {"rows": torch.tensor(rows), "width": torch.tensor(cut)}
+        # The width stays a number: as a tensor on a GPU it would have to be waited for, task by task.
+        found: dict[str, Any] = {"rows": torch.tensor(rows), "width": cut}
         kind = task.kind.annotation
         if kind in ("choice", "relevance") or (task.kind.chain and self.labelled):
             starts = [i for i, row in enumerate(rows) if records[row]["first"]]
             found["sizes"] = torch.tensor([b - a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)])
             rows = rows if task.kind.chain else [rows[i] for i in starts]
+        if kind == "match" and self.labelled:
+            return found | _matching(records, rows)
         if self.labelled:
             values = [records[i][f"@{task.name}"] for i in rows]
             shift = [0 if right else width - len(records[i]["input_ids"]) for i in rows]
@@ -190,6 +196,16 @@ class Collator:
             record["input_ids"], self.tokenizer, task.mask_probability, np.random.default_rng(key)
         )
         return {**record, "input_ids": ids, f"@{task.name}": labels}
+
+
+def _matching(records: Sequence[Record], rows: Sequence[int]) -> dict[str, Tensor]:
+    """For retrieval: `sizes` [b], rows of each text; `labels` [b], the place of its positive among all passages; `same` [r], a
+    number for each row's tokens, by which repeated passages are known."""
+    starts = [i for i, row in enumerate(rows) if records[row]["first"]]
+    sizes = torch.tensor([b - a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)])
+    numbers: dict[tuple[int, ...], int] = {}
+    same = [numbers.setdefault(tuple(records[row]["input_ids"]), len(numbers)) for row in rows]
+    return {"sizes": sizes, "labels": torch.tensor(starts) - torch.arange(len(starts)), "same": torch.tensor(same)}
 
 
 def _labels(kind: str, values: list[Any], width: int, shift: Sequence[int]) -> Tensor:

@@ -57,9 +57,23 @@ class EncodedSplit:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """Real tokens of each text, over all its rows."""
+        sums = np.concatenate([[0], np.cumsum(row_tokens(self.rows))])
+        return sums[self.offsets[1:]] - sums[self.offsets[:-1]]
+
     def rows_of(self, texts: Sequence[int]) -> list[int]:
         """Row numbers of several texts, in order."""
         return [row for text in texts for row in range(self.offsets[text], self.offsets[text + 1])]
+
+
+def row_tokens(rows: Dataset) -> NDArray[np.int64]:
+    """Tokens of each row, special ones included."""
+    import pyarrow.compute as pc
+
+    column = rows.data.column("input_ids")
+    return np.concatenate([pc.list_value_length(part).to_numpy() for part in column.chunks] or [[]]).astype(np.int64)
 
 
 class _Targets:
@@ -78,7 +92,14 @@ class _Targets:
         from datasets import List, Value
 
         whole, real = Value("int32"), Value("float32")
-        forms = {"label": whole, "choice": whole, "value": real, "labels": List(real), "relevance": List(real)}
+        forms = {
+            "label": whole,
+            "choice": whole,
+            "value": real,
+            "labels": List(real),
+            "relevance": List(real),
+            "match": whole,
+        }
         return forms.get(self.kind, List(whole))
 
     def reference(self, normal: Any, text: TextRows, raw: Any) -> Any:
@@ -89,6 +110,8 @@ class _Targets:
             return self._word_tags(normal, text, raw)
         if self.kind == "choice":
             return str(normal)
+        if self.kind == "match":
+            return raw
         return normal["text"] if self.kind == "answer" else normal
 
     def _word_tags(self, normal: Any, text: TextRows, raw: Any) -> list[str]:
@@ -117,6 +140,8 @@ class _Targets:
             first = [float(name in normal) for name in self.ids]
         elif self.kind == "choice":
             return [normal] * len(text.rows)
+        elif self.kind == "match":
+            return [0] * len(text.rows)  # of the rows after the query's the first is the right one
         elif self.kind == "relevance":
             return [normal] + [[]] * (len(text.rows) - 1)
         else:
@@ -185,7 +210,9 @@ def _add_rows(
         for name in ("input_ids", "token_type_ids", "words", "starts", "ends"):
             if name in records:
                 records[name].append(getattr(row, name))
-    raw = batch["text"][i] if "text" in batch else None
+    raw: Any = batch["text"][i] if "text" in batch else None
+    if "passages" in batch:
+        raw = {"query": batch["query"][i], "passages": batch["passages"][i]}
     for target in targets:
         name = target.task.name
         normal = batch[f"@{name}"][i]

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 BATCH = 1000
 FLAGGED = 0.1
 MOST_MOVED = 3
-UNITS = {**dict.fromkeys(("label", "labels", "choice", "relevance", "answer", "value"), "texts"), "tags": "spans"}
+UNITS = {
+    **dict.fromkeys(("label", "labels", "choice", "relevance", "match", "answer", "value"), "texts"),
+    "tags": "spans",
+}
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,8 @@ def labels_of(annotation: Any, task: Task) -> Iterable[tuple[str, int | None]]:
         return [("answered" if annotation["text"] else "unanswered", None)]
     if kind == "relevance":
         return [("some relevant" if any(annotation) else "none relevant", None)]
+    if kind == "match":
+        return [("answered", None)]
     if kind == "value":
         return []
     if annotation and isinstance(annotation[0], Mapping):

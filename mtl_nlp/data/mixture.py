@@ -240,8 +240,20 @@ class Mixture:
         Raises:
             FaultyInput: the batch does not divide; raised here, not at the first step.
         """
+        self.check_parts(processes, accumulation)
+        return (self.parts(batch, process, processes, accumulation) for batch in self.batches(start_step))
+
+    def check_parts(self, processes: int, accumulation: int) -> None:
+        """See that a global batch can be cut for so many processes and micro-batches.
+
+        Raises:
+            FaultyInput: it cannot.
+        """
         check_division(self.batch, processes, accumulation)
-        return (slice_for(batch, process, processes, accumulation) for batch in self.batches(start_step))
+
+    def parts(self, batch: Sequence[Draw], process: int, processes: int, accumulation: int) -> list[list[Draw]]:
+        """The micro-batches of one process (`slice_for`)."""
+        return slice_for(batch, process, processes, accumulation)
 
     def describe(self, epochs: float | None = None, *, steps: int | None = None) -> list[CorpusDraws]:
         """Per corpus what a run of so many epochs, or of so many steps, draws: exact, in corpus order.
@@ -273,13 +285,7 @@ class Mixture:
 
     def _advance(self, state: MixtureState) -> tuple[dict[str, int], MixtureState]:
         """The block's texts per corpus and the state at the start of the next block."""
-        if state.cursors.keys() != self.sizes.keys() or state.owed.keys() != self.sizes.keys():
-            raise UserError(
-                f"the saved mixture state is of the corpora {listed(state.cursors)}; "
-                f"this mixture has {listed(self.sizes)}"
-            )
-        if not 0 <= state.batch <= self.block_batches:
-            raise UserError(f"the saved mixture state stands at batch {state.batch} of a block of {self.block_batches}")
+        self._check_state(state)
         texts = self.batch if self.homogeneous else 1
         units, rates = self.block_batches * self.batch // texts, self.regimes.rates(state.block)
         if self.max_passes is None:
@@ -293,6 +299,15 @@ class Mixture:
         cursors = {corpus: self._after(corpus, state, count) for corpus, count in quotas.items()}
         carried = {corpus: amount / UNIT for corpus, amount in owed.items()}
         return quotas, MixtureState(state.block + 1, cursors, carried, 0)
+
+    def _check_state(self, state: MixtureState) -> None:
+        if state.cursors.keys() != self.sizes.keys() or state.owed.keys() != self.sizes.keys():
+            raise UserError(
+                f"the saved mixture state is of the corpora {listed(state.cursors)}; "
+                f"this mixture has {listed(self.sizes)}"
+            )
+        if not 0 <= state.batch <= self.block_batches:
+            raise UserError(f"the saved mixture state stands at batch {state.batch} of a block of {self.block_batches}")
 
     def _after(self, corpus: str, state: MixtureState, count: int) -> int:
         """The cursor after `count` texts of a corpus."""
@@ -323,8 +338,8 @@ class Mixture:
         while filled < count:
             pass_, offset = divmod(cursor, size)
             order = self._permutation(corpus, pass_)[offset:]
-            places = np.arange(len(order)) if kept is None else np.flatnonzero(kept[order])
-            places = places[: count - filled]
+            wanted = count - filled
+            places = np.arange(min(len(order), wanted)) if kept is None else np.flatnonzero(kept[order])[:wanted]
             index[filled : filled + len(places)], passes[filled : filled + len(places)] = order[places], pass_
             filled += len(places)
             cursor = cursor + int(places[-1]) + 1 if filled == count else (pass_ + 1) * size

@@ -44,17 +44,20 @@ def mixed_order(
     Returns:
         A permutation of the texts, `[texts]`.
     """
-    if turns is not None:
-        by_corpus = np.arange(len(corpus)) if lengths is None else np.lexsort((lengths, corpus))
-        order = _placed(by_corpus, turns)
-    else:
-        order = shuffled(bits, len(corpus))
-        if lengths is not None:
-            order = order[np.argsort(lengths[order], kind="stable")]
+    order = text_order(corpus, turns, lengths, bits)
     if lengths is not None:
         batches = order.reshape(-1, batch)
         order = batches[shuffled(bits, len(batches))].ravel()
     return order
+
+
+def text_order(corpus: Indices, turns: Indices | None, lengths: NDArray[Any] | None, bits: np.random.PCG64) -> Indices:
+    """The order of `mixed_order` before batches are shuffled: a permutation of the texts, `[texts]`."""
+    if turns is not None:
+        by_corpus = np.arange(len(corpus)) if lengths is None else np.lexsort((lengths, corpus))
+        return _placed(by_corpus, turns)
+    order = shuffled(bits, len(corpus))
+    return order if lengths is None else order[np.argsort(lengths[order], kind="stable")]
 
 
 def homogeneous_order(

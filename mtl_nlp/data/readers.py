@@ -54,6 +54,8 @@ class Origin:
     def where(self, row: int, word: int | None = None) -> str:
         """`file:line` of a row, of one of its words for CoNLL; `name, row N` where rows have no lines."""
         if self.format == "conll":
+            # From the cache they come without their lines.
+            self.conll = self.conll or [read_conll(path) for path in self.files]
             for file in self.conll:
                 if row < len(file.sentences):
                     return f"{file.path}:{file.lines[row][word or 0]}"

@@ -51,6 +51,10 @@ class Regimes:
         other.all = [Regime(0, {corpus: rates[corpus] for corpus in self.sizes})]
         return other
 
+    def beginning(self) -> Regimes:
+        """The same before anything was decided on the way."""
+        return Regimes(self.strategy, self.sizes, self.tasks, self.annotated, self.blocks)
+
     def at(self, block: int) -> Regime:
         """The regime that rules a block."""
         return next(regime for regime in reversed(self.all) if regime.block <= block)

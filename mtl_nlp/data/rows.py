@@ -1,7 +1,8 @@
 """One split of a place → normal rows: the input columns of a corpus and an annotation column a task.
 
 Input columns, by what the corpus reads: `tokens` (list of words) or `text`, with `pair` beside it; `question` and `context`;
-`context`, `choices` (list) and, where given, `question`. Annotation columns are called `@TASK`.
+`context`, `choices` (list) and, where given, `question`; `query` and
+`passages` (list: the positive, then hard negatives). Annotation columns are called `@TASK`.
 """
 
 from __future__ import annotations
@@ -172,6 +173,7 @@ def _wrong_form(role: str, raw: Dataset, column: str) -> str:
         "choice_columns",
         "query",
         "candidate",
+        "positive",
     ) and form in ("lists", "mappings"):
         return "text" + ("; a list of words is the role tokens" if role == "text" and form == "lists" else "")
     if role == "tokens" and form not in ("lists", "string values", "large_string values", "null values"):
@@ -199,6 +201,8 @@ def with_default_columns(task: Task, data: Any) -> Task:
         )
     else:
         wanted = ("question", "context", *(("answers",) if kind.input == "question" else ("choices", "label")))
+    if kind.input == "passages":
+        wanted = ("query", "positive", "negatives")
     if kind.input == "candidates":
         wanted = ("query", "candidates" if "candidates" in names else "candidate", "relevance")
     used = {role: role for role in wanted if role in names}
@@ -285,6 +289,11 @@ def _input_of(batch: Mapping[str, list[Any]], i: int, roles: Mapping[str, Any], 
         given: dict[str, Any] = {"tokens": _words(batch, i, roles)}
     elif reads == "text":
         given = {"text": _text(batch[roles["text"]][i])}
+    elif reads == "passages":
+        negatives = batch[roles["negatives"]][i] if "negatives" in roles else None
+        listed_ones = negatives if isinstance(negatives, list) else [negatives]
+        passages = [batch[roles["positive"]][i], *(one for one in listed_ones if one)]
+        given = {"query": _text(batch[roles["query"]][i]), "passages": [_text(one) for one in passages]}
     else:
         given = {"context": _text(batch[roles["query" if "query" in roles else "context"]][i])}
         if reads == "choices":
@@ -327,7 +336,7 @@ def _disagreement(
         other |= {"pair": _text(batch[roles["pair"]][i])} if "pair" in roles else {}
         same = other == {**given, "tokens": "".join("".join(given["tokens"]).split())}
     else:
-        reads = next(name for name in ("tokens", "text", "choices", "question") if name in given)
+        reads = next(name for name in ("tokens", "text", "passages", "choices", "question") if name in given)
         same = given == _input_of(batch, i, roles, reads)
     if same:
         return ""
@@ -345,9 +354,8 @@ def _annotation(
             value = bracketed_words(_text(value))[1]
         except ValueError as error:
             return reader.refuse(row, str(error))
-    about = (
-        given.get("tokens", given.get("text")) if task.kind.input == "text" else given.get("choices", given["context"])
-    )
+    order = ("tokens", "text") if task.kind.input == "text" else ("passages", "choices", "context")
+    about = next(given[name] for name in order if name in given)
     return reader.read(row, value, about)
 
 
@@ -360,6 +368,7 @@ def _features(tasks: Sequence[Task], plan: _Plan) -> dict[str, Any]:
         "text": {"text": text},
         "question": {"question": text, "context": text},
         "choices": {"context": text, "choices": words},
+        "passages": {"query": text, "passages": words},
     }
     features = dict(inputs[plan.reads])
     roles = plan.columns[plan.words_of or tasks[0].name]
@@ -375,6 +384,7 @@ def _features(tasks: Sequence[Task], plan: _Plan) -> dict[str, Any]:
         "answer": {"text": words, "answer_start": List(Value("int32"))},
         "choice": Value("int32"),
         "relevance": List(Value("float64")),
+        "match": text,
     }
     for task in tasks:
         kind = task.kind.annotation

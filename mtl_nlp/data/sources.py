@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ from ..recipe import Recipe
 from ..sharing import joined_labels
 from ..task import SPLITS, Task, is_readable
 from .annotations import AnnotationCounts, label_order
+from .cache import DataCache
+from .cached import cached_group
 from .consistency import settle_types
+from .passages import passage_note
 from .places import Place, located, place_of
 from .readers import Origin
 from .rows import SplitRows, read_rows, with_default_columns
@@ -65,6 +69,7 @@ class Corpus:
         reads: `tokens`, `text`, `question` or `choices`.
         carved: whether validation was carved from train.
         notes: what `check` says about it.
+        key: its fingerprint in the cache; None where it has none.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Corpus:
     reads: str
     carved: bool = False
     notes: list[str] = field(default_factory=list)
+    key: str | None = None
 
     @property
     def task_names(self) -> list[str]:
@@ -116,10 +122,12 @@ def read_corpora(
         groups.setdefault(_group_key(task, place), (place, []))[1].append(task)
     faults.check()
     corpora: list[Corpus] = []
+    cache, wanted = DataCache.of(recipe.cache, recipe.base, recipe.place_of("cache")), set(splits)
+    chosen = [split for split in SPLITS if split in wanted]
     for place, tasks in groups.values():
         try:
-            objects = in_memory.get(tasks[0].name, {})
-            corpora.extend(_read_group(place, tasks, objects, [s for s in SPLITS if s in set(splits)], recipe.seed))
+            read = partial(_read_group, place, tasks, in_memory.get(tasks[0].name, {}), chosen, recipe.seed)
+            corpora.extend(cached_group(cache, place, tasks, chosen, recipe.seed, read))
         except FaultyInput as error:
             faults.extend(error)
         except UserError as error:
@@ -187,6 +195,8 @@ def _read_group(
     corpus = Corpus("+".join(task.name for task in tasks), final, {}, next(iter(read.values())).reads)
     for split, rows in read.items():
         corpus.splits[split] = _corpus_split(rows, final)
+    if corpus.reads == "passages" and "train" in corpus.splits:
+        corpus.notes.append(passage_note(corpus.splits["train"].data))
     _carve_validation(corpus, read.get("train"), splits, seed)
     for split, part in corpus.splits.items():
         if len(part) == 0:

@@ -21,10 +21,11 @@ def carve(texts: Sequence[str], share: float, seed: int) -> tuple[NDArray[np.int
         groups.setdefault(text, []).append(row)
     key = seed.to_bytes(8, "big")
     order = sorted(groups, key=lambda text: blake2b(text.encode(), key=key, digest_size=16).digest())
-    wanted, taken = max(1, round(share * len(texts))), np.zeros(len(texts), dtype=bool)
+    wanted, taken, held = max(1, round(share * len(texts))), np.zeros(len(texts), dtype=bool), 0
     for text in order[: max(len(order) - 1, 0)]:
-        if taken.sum() >= wanted:
+        if held >= wanted:
             break
         taken[groups[text]] = True
+        held += len(groups[text])
     rows = np.arange(len(texts))
     return rows[~taken], rows[taken]

@@ -45,7 +45,7 @@ class RowEncoder:
 
     Args:
         tokenizer: a fast tokenizer.
-        reads: `text`, `tokens`, `question` or `choices`.
+        reads: `text`, `tokens`, `question`, `choices` or `passages`.
         max_length: most tokens a row, special ones included.
         stride: tokens that neighbouring windows share.
         splitter: how raw text is cut into words: `whitespace`, `pretokenizer`, or `given` (see `labels.text_words`).
@@ -77,6 +77,8 @@ class RowEncoder:
             texts = self._questions(batch["question"], batch["context"])
         elif self.reads == "choices":
             texts = self._choices(batch)
+        elif self.reads == "passages":
+            texts = self._passages(batch["query"], batch["passages"])
         else:
             texts = self._texts(batch[self.reads], batch.get("pair"))
         for text in texts:
@@ -180,6 +182,17 @@ class RowEncoder:
         first = [c for c, n in zip(batch["context"], sizes, strict=True) for _ in range(n)]
         second = [f"{q} {c}".strip() for q, cs in zip(starts, batch["choices"], strict=True) for c in cs]
         encodings = _by_text(self._call(first, second, False, True), len(first))
+        place = 0
+        for size in sizes:
+            part = encodings[place : place + size]
+            place += size
+            yield TextRows([self._row(e[0]) for e in part], truncated=any(len(e) > 1 for e in part))
+
+    def _passages(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> Iterator[TextRows]:
+        """A row for the query, and one for each passage."""
+        sizes = [1 + len(listed) for listed in passages]
+        texts = [text for query, listed in zip(queries, passages, strict=True) for text in (query, *listed)]
+        encodings = _by_text(self._call(texts, None, False, True), len(texts))
         place = 0
         for size in sizes:
             part = encodings[place : place + size]

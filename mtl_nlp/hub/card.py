@@ -140,9 +140,17 @@ def _about(facts: Facts, repository: str | None) -> str:
     return (
         f"# {title}\n\nOne shared encoder ({encoder or 'local'}, {facts.architecture}) with "
         f"{len(facts.tasks)} task head{'s' if len(facts.tasks) > 1 else ''}: {names}. Trained together with "
-        "[mtl-nlp](https://github.com/mtl-nlp/mtl-nlp); one encoder pass answers all of them.\n\n"
+        f"[mtl-nlp](https://github.com/mtl-nlp/mtl-nlp); one encoder pass answers all of them{_cost(facts)}.\n\n"
         f"{facts.parameters:,} parameters ({facts.encoder_parameters:,} in the encoder), {facts.dtype}, "
         f"{facts.bytes / 1e6:.1f} MB of safetensors."
+    )
+
+
+def _cost(facts: Facts) -> str:
+    if facts.conditioning is None:
+        return ""
+    return (
+        f", on {facts.rows_per_text} rows a text, because the encoder is conditioned on the task ({facts.conditioning})"
     )
 
 

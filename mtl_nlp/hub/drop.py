@@ -79,11 +79,14 @@ def without_heads(model: MultiTaskModel, kept: Sequence[Task]) -> MultiTaskModel
     module: Any
     for module in model.modules():
         module._is_hf_initialized = True
-    config = MultiTaskConfig(model.config.encoder_config, [task_record(task) for task in kept])
+    records = [task_record(task) for task in kept]
+    config = MultiTaskConfig(model.config.encoder_config, records, conditioning=model.config.conditioning)
     config._attn_implementation = model.config._attn_implementation
     smaller = MultiTaskModel(config, model.encoder)
     for task in kept:
         smaller.heads[task.name].load_state_dict(model.heads[task.name].state_dict())
+        if smaller.conditioning is not None and model.conditioning is not None:
+            smaller.conditioning.tasks[task.name].load_state_dict(model.conditioning.tasks[task.name].state_dict())
     return smaller.eval()
 
 

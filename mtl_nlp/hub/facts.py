@@ -17,7 +17,7 @@ from ..model.files import CONFIG, METRICS, read_json, tensor_table, weight_files
 from ..recipe import RESOLVED
 from ..schema import read_yaml
 
-HEADS = "heads."
+HEADS, CONDITIONS = "heads.", "conditioning.tasks."
 
 
 @dataclass
@@ -26,7 +26,7 @@ class TaskFacts:
 
     Attributes:
         inputs: roles of the fields that it reads (`text`, `pair`, `question`, …).
-        parameters: of its head; those that are tied to the encoder are not counted again.
+        parameters: of its head and its condition; those that are tied to the encoder are not counted again.
         scores: metric → value on the validation split.
         source: the Hub data set, or the name of a local file or folder; None for data in memory.
     """
@@ -57,6 +57,8 @@ class Facts:
         encoder_on_hub: whether it is a name on the Hub.
         architecture: of the encoder (`bert`).
         parameters, encoder_parameters, bytes, dtype: of the weights.
+        conditioning: its kind, None for an encoder that is not conditioned on the task.
+        rows_per_text: what all answers to one text cost: 1, or a row a task.
         mean: of the primary metrics on validation.
         run: steps, seconds, and by corpus texts, rate, draws and passes.
         recipe: the resolved recipe's settings (`mixture`, `training`, `seed`, …), tasks left out.
@@ -78,14 +80,19 @@ class Facts:
     fingerprint: str | None = None
     versions: dict[str, Any] = field(default_factory=dict)
     max_length: int | None = None
+    conditioning: str | None = None
+    rows_per_text: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON data."""
         return asdict(self)
 
 
-def facts_of(folder: Path) -> Facts:
+def facts_of(folder: Path, *, weights: bool = True) -> Facts:
     """The facts of a checkpoint folder that `check_folder` let through.
+
+    Args:
+        weights: look into the weight files; without, sizes are 0 (a folder whose weights were deleted).
 
     Raises:
         UserError: a file of it cannot be read.
@@ -93,7 +100,8 @@ def facts_of(folder: Path) -> Facts:
     config = read_json(folder / CONFIG)
     metrics = _mapping(read_json(folder / METRICS) if (folder / METRICS).is_file() else {})
     recipe = _mapping(read_yaml(folder / RESOLVED, "resolved recipe")[0] if (folder / RESOLVED).is_file() else {})
-    tables = [tensor_table(path) for path in weight_files(folder)]
+    files = weight_files(folder) if weights else []
+    tables = [tensor_table(path) for path in files]
     sizes = {name: math.prod(shape) for table in tables for name, (_, shape) in table.items()}
     kinds = {kind for table in tables for kind, _ in table.values()}
     encoder = _mapping(recipe.get("encoder"))
@@ -106,8 +114,8 @@ def facts_of(folder: Path) -> Facts:
         architecture=plain(data.get("model_type")),
         tasks=[_task(task, sources, scores, sizes) for task in config["tasks"] if isinstance(task, dict)],
         parameters=sum(sizes.values()),
-        encoder_parameters=sum(size for key, size in sizes.items() if not key.startswith(HEADS)),
-        bytes=sum(path.stat().st_size for path in weight_files(folder)),
+        encoder_parameters=sum(size for key, size in sizes.items() if not key.startswith((HEADS, CONDITIONS))),
+        bytes=sum(path.stat().st_size for path in files),
         dtype="+".join(sorted(kinds)),
         mean=_number(metrics.get("mean")),
         run=_mapping(metrics.get("run")),
@@ -119,7 +127,16 @@ def facts_of(folder: Path) -> Facts:
             "transformers": plain(config.get("transformers_version")),
         },
         max_length=_whole(encoder.get("max_length")) or _whole(data.get("max_position_embeddings")),
+        conditioning=_text(_mapping(config.get("conditioning")).get("kind")),
+        rows_per_text=_rows_per_text(config),
     )
+
+
+def _rows_per_text(config: Mapping[str, Any]) -> int:
+    if config.get("conditioning") is None:
+        return 1
+    heads = [task.get("head") for task in config["tasks"] if isinstance(task, dict)]
+    return sum(head != "masked_language_modeling" for head in heads)
 
 
 def _task(task: Mapping[str, Any], sources: Mapping[str, Any], scores: Mapping[str, Any], sizes: Any) -> TaskFacts:
@@ -136,7 +153,9 @@ def _task(task: Mapping[str, Any], sources: Mapping[str, Any], scores: Mapping[s
         labels=[plain(label) for label in task.get("labels") or [] if isinstance(label, str)],
         inputs=_inputs(columns),
         auxiliary=bool(task.get("auxiliary")),
-        parameters=sum(size for key, size in sizes.items() if key.startswith(f"{HEADS}{name}.")),
+        parameters=sum(
+            size for key, size in sizes.items() if key.startswith((f"{HEADS}{name}.", f"{CONDITIONS}{name}."))
+        ),
         scores={key: value for key, value in values.items() if value is not None},
         source=source,
         on_hub=on_hub,

@@ -28,6 +28,7 @@ SAID = {
     "answer": "the first and last token of the answer in the context",
     "choice": "a score for each choice; the highest is the answer",
     "relevance": "a score for a query and a candidate, read as a pair; the best candidate has the highest",
+    "match": "a vector for a query and one for a passage; the nearest passage is the answer",
     "none": "the masked tokens of a text",
 }
 

@@ -174,6 +174,7 @@ def _allowed(tasks: Sequence[Task], name: str) -> str:
     inputs = {
         "question": ["question", "context"],
         "candidates": ["query", "candidates"],
+        "passages": ["query or text"],
         "choices": ["context", *(["question"] if "question" in roles else []), "choices"],
         "text": ["text or tokens", *(["pair"] if "pair" in roles else [])],
     }
@@ -227,6 +228,12 @@ def _content(task: Task, fields: Mapping[str, Any], where: str, *, empty_counts:
         return "choices", content
     if task.kind.input == "choices":
         return "choices", _choices(found)
+    if task.kind.input == "passages":
+        # A question is a text as any other, so that a plain text asks every task with one encoder pass.
+        names = [role for role in ("query", "text") if found.find(role)[1] is not MISSING]
+        content = {"text": found.text(names[0] if names else "query")}
+        found.check()
+        return "text", content
     form, value = _text_or_words(found)
     content = {form: value}
     if "pair" in found.roles or (not found.roles and found.find("pair")[1] is not MISSING):

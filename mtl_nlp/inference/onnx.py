@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +44,8 @@ class GraphInfo:
         max_length: most tokens a row; `stride` those that neighbouring windows share.
         precision: `float32` or `int8`.
         encoder: the architecture.
+        weights: SHA-256 of the checkpoint's weights, so that a graph beside a checkpoint can be told to be its own.
+        kept: with int8, the products that stayed in float32.
     """
 
     tasks: list[dict[str, Any]]
@@ -53,6 +55,8 @@ class GraphInfo:
     precision: str
     encoder: str
     format_version: int = FORMAT_VERSION
+    weights: str = ""
+    kept: list[str] = field(default_factory=list)
 
     def dumped(self) -> str:
         """As the metadata holds it."""
@@ -98,11 +102,11 @@ class OnnxModel:
 
     def __init__(self, path: Path, *, device: torch.device | None = None, threads: int | None = None) -> None:
         try:
-            import onnxruntime
+            import onnxruntime  # noqa: F401
         except ImportError as error:
             raise UserError(EXTRA) from error
         self.path = path
-        self.session = _session(onnxruntime, path, device or torch.device("cpu"), threads)
+        self.session = open_session(path, device, threads)
         self.info = GraphInfo.parsed(self.session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
         self.inputs = [one.name for one in self.session.get_inputs()]
         known = {one.name for one in self.session.get_outputs()}
@@ -143,12 +147,16 @@ class OnnxModel:
         if tasks is None:
             tasks = {name: {"rows": torch.arange(len(input_ids))} for name in self.kinds}
         names = list(tasks)
-        found = self.session.run([self.info.outputs[name] for name in names], fed)
+        found = self.run([self.info.outputs[name] for name in names], fed)
         logits = {
             name: self._of_task(name, torch.from_numpy(values), tasks[name])
             for name, values in zip(names, found, strict=True)
         }
         return MultiTaskOutput(logits=logits)
+
+    def run(self, names: Sequence[str], fed: dict[str, Any]) -> list[Any]:
+        """The outputs of these names as arrays."""
+        return list(self.session.run(list(names), fed))
 
     def _of_task(self, name: str, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """The task's rows of the whole batch's logits, cut to their longest; choices gathered to their texts."""
@@ -163,19 +171,29 @@ class OnnxModel:
         return chosen[:, : before + int(rows["width"])]
 
 
-def _session(runtime: Any, path: Path, device: torch.device, threads: int | None) -> Any:
-    options = runtime.SessionOptions()
+def open_session(path: Path, device: torch.device | None = None, threads: int | None = None) -> Any:
+    """An onnxruntime session of a file.
+
+    Raises:
+        UserError: a device that this onnxruntime has not, or a file that it cannot load.
+    """
+    import onnxruntime
+
+    place = device or torch.device("cpu")
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
-    if device.type == "cuda":
-        if "CUDAExecutionProvider" not in runtime.get_available_providers():
+    if place.type == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise fault('"cuda" cannot be used by this onnxruntime', key="device", cure="pip install onnxruntime-gpu")
         providers.insert(0, "CUDAExecutionProvider")
-    elif device.type != "cpu":
-        raise fault(f'"{device}" cannot be used by onnxruntime here', key="device", allowed="cpu or cuda")
+    elif place.type != "cpu":
+        raise fault(f'"{place}" cannot be used by onnxruntime here', key="device", allowed="cpu or cuda")
+    # The fused kernel takes five times as long on a CPU as the two that it replaces.
+    slow = [] if place.type == "cuda" else ["SkipLayerNormFusion"]
     try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, disabled_optimizers=slow)
     except Exception as error:  # onnxruntime's own classes have no other base in common
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise fault(f"onnxruntime cannot load it: {line}", where=str(path), cure="export it again") from error

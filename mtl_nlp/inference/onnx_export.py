@@ -11,19 +11,29 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, closest, fault, listed
-from ..hub.checkpoint import CHECKSUMS, check_folder, load_model, load_tokenizer, sync_folder, tokenizer_of, write_json
+from ..hub.checkpoint import (
+    CHECKSUMS,
+    WEIGHTS,
+    check_folder,
+    load_model,
+    load_tokenizer,
+    sync_folder,
+    tokenizer_of,
+    write_json,
+)
 from ..hub.single_task import check_destination, row_length, sample
+from ..model.conditioning import fold
 from ..model.heads import VanillaHead
 from ..model.multitask import MultiTaskModel
-from ..task import Task
 from .onnx import GRAPH, KEY, GraphInfo, OnnxModel, digest
-from .onnx_int8 import quantised
+from .onnx_choice import Chooser, TextSet
+from .onnx_int8 import note_in
 
 logger = logging.getLogger("mtl_nlp")
 EXTRA = 'the packages for ONNX are missing: pip install "mtl-nlp[onnx]"'
@@ -42,6 +52,7 @@ class OnnxExport:
         difference: the largest difference of a logit from the checkpoint's, float32.
         size: bytes of the graph.
         agreement: task → (answers that int8 gives as float32 does, answers), where texts were given.
+        kept: of the products that int8 could have, `products` in number, those that stayed in float32.
     """
 
     folder: Path
@@ -50,6 +61,8 @@ class OnnxExport:
     difference: float
     size: int
     agreement: dict[str, tuple[int, int]] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    products: int = 0
 
 
 class _Graph(nn.Module):
@@ -83,7 +96,8 @@ def export_onnx(
     tasks: Sequence[str] | None = None,
     *,
     int8: bool = False,
-    texts: Iterable[Any] | None = None,
+    texts: Iterable[Any] | Sequence[TextSet] | None = None,
+    least: float = 0.0,
     overwrite: bool = False,
 ) -> OnnxExport:
     """Write a checkpoint as an ONNX folder that `Predictor.from_pretrained` runs.
@@ -91,7 +105,9 @@ def export_onnx(
     Args:
         tasks: their names; every task that can be answered if absent.
         int8: the encoder's matrix products in int8 (see `onnx_int8`).
-        texts: rows as `Predictor` takes them; int8 and float32 answer them, and the agreement is reported.
+        texts: rows as `Predictor` takes them, or sets of rows with the tasks that answer them; int8 and float32 answer them, and
+            the agreement is reported.
+        least: share of equal labels that each task has to reach on the texts; products are kept in float32 until it does.
 
     Raises:
         UserError: no checkpoint, an unknown task, missing packages, a head that ONNX cannot express, or a graph whose logits
@@ -102,6 +118,8 @@ def export_onnx(
     need_packages()
     model, tokenizer = load_model(source), load_tokenizer(source)
     names = _chosen(model, tasks)
+    if model.conditioning is not None:
+        model = _unconditioned(model, names)
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -116,7 +134,7 @@ def export_onnx(
         tokenizer.save_pretrained(temporary)
         result = OnnxExport(target, names, "float32", gap, plain.stat().st_size)
         if int8:
-            _replace_by_int8(temporary, model, info, result, texts)
+            _replace_by_int8(temporary, info, result, _sets(texts, names), least)
         write_json(temporary / CHECKSUMS, {path.name: digest(path) for path in sorted(temporary.glob(f"{GRAPH}*"))})
         sync_folder(temporary)
         if target.exists():
@@ -142,10 +160,17 @@ def need_packages() -> None:
 
 
 def _chosen(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
-    known = [task.name for task in model.tasks if task.kind.annotation != "none"]
+    known = [task.name for task in model.tasks if task.kind.annotation not in ("none", "match")]
+    for task in model.tasks:
+        if task.kind.annotation == "match" and task.name in (tasks or ()):
+            found = "a retrieval is answered from a knowledge base, which a graph does not hold"
+            raise fault(found, key=task.name, cure="run the checkpoint with `predict --knowledge`")
     if tasks is None or list(tasks) == ["all"]:
         if not known:
             raise UserError("the checkpoint has no task that can be answered; there is nothing to export")
+        left = [task.name for task in model.tasks if task.kind.annotation == "match"]
+        if left:
+            logger.warning("left out: %s; a graph holds no knowledge base to answer from", listed(left))
         return known
     for name in tasks:
         if name not in known:
@@ -153,15 +178,37 @@ def _chosen(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
     return [name for name in known if name in set(tasks)]
 
 
+def _unconditioned(model: MultiTaskModel, names: Sequence[str]) -> MultiTaskModel:
+    """The one task's own model, its condition folded in.
+
+    Raises:
+        UserError: several tasks, or a condition that cannot be folded in.
+    """
+    if len(names) > 1:
+        found = f"the encoder is conditioned on the task, and a graph runs it once for all of {listed(names)}"
+        raise fault(found, key="--task", allowed="one of them", cure="export each task into a folder of its own")
+    return fold(model, names[0])
+
+
 def graph_info(folder: Path, model: MultiTaskModel, tokenizer: Any, names: Sequence[str]) -> GraphInfo:
     """What the graph's metadata says."""
-    from .predictor import _row_settings
+    from .flow import row_settings
 
     records = [record for record in model.config.tasks if record["name"] in names]
     outputs = {name: f"{name}_logits" for name in names}
     length = row_length(folder, model, tokenizer)
     kind = model.config.encoder_config.model_type
-    return GraphInfo(records, outputs, length, _row_settings(folder)[1], "float32", kind)
+    weights = digest(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else ""
+    return GraphInfo(records, outputs, length, row_settings(folder)[1], "float32", kind, weights=weights)
+
+
+def _sets(texts: Iterable[Any] | Sequence[TextSet] | None, tasks: Sequence[str]) -> list[TextSet]:
+    """The texts as sets, each with those of its tasks that the graph has."""
+    rows = list(texts or [])
+    if not rows or not isinstance(rows[0], TextSet):
+        return [TextSet(rows)] if rows else []
+    named = [TextSet(one.rows, tuple(name for name in one.tasks or tasks if name in tasks)) for one in rows]
+    return [one for one in named if one.rows and one.tasks]
 
 
 def write_graph(model: MultiTaskModel, info: GraphInfo, batch: dict[str, Tensor], path: Path) -> None:
@@ -230,39 +277,15 @@ def difference(model: MultiTaskModel, graph: OnnxModel, tokenizer: Any) -> tuple
     return worst, largest
 
 
-def _replace_by_int8(
-    folder: Path, model: MultiTaskModel, info: GraphInfo, result: OnnxExport, texts: Iterable[Any] | None
-) -> None:
+def _replace_by_int8(folder: Path, info: GraphInfo, result: OnnxExport, sets: Sequence[TextSet], least: float) -> None:
     """Put the int8 graph in the place of the float32 one; with texts, both answer them first."""
-    from .predictor import Predictor
-
     small = folder / f"int8-{GRAPH}"
-    quantised(folder / GRAPH, small, {KEY: replace(info, precision="int8").dumped()})
-    if texts is not None:
-        rows = list(texts)
-        known: dict[str, Any] = {"max_length": info.max_length, "stride": info.stride, "device": "cpu"}
-        predictors = [
-            Predictor(cast(Any, OnnxModel(path)), tokenizer_of(folder, str(folder)), performance="plain", **known)
-            for path in (folder / GRAPH, small)
-        ]
-        result.agreement = agreement(predictors[0].tasks, *(one.decoded(rows) for one in predictors))
+    metadata = {KEY: replace(info, precision="int8").dumped()}
+    choice = Chooser(folder / GRAPH, metadata, tokenizer_of(folder, str(folder)), sets, least).write(small)
+    if choice.kept:
+        note_in(small, {KEY: replace(info, precision="int8", kept=choice.kept).dumped()})
     for path in folder.glob(f"{GRAPH}*"):
         path.unlink()
     os.replace(small, folder / GRAPH)
     result.precision, result.size = "int8", (folder / GRAPH).stat().st_size
-
-
-def agreement(
-    tasks: Sequence[Task], one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]
-) -> dict[str, tuple[int, int]]:
-    """Task → (same labels, labels): of tags each word counts, else each text; numbers have no labels and are left out."""
-    found: dict[str, tuple[int, int]] = {}
-    for task in tasks:
-        pairs = [
-            (left[task.name], right[task.name]) for left, right in zip(one, other, strict=True) if task.name in left
-        ]
-        if task.kind.annotation == "tags":
-            pairs = [pair for left, right in pairs for pair in zip(left, right, strict=True)]
-        if pairs and task.kind.annotation != "value":
-            found[task.name] = (sum(left == right for left, right in pairs), len(pairs))
-    return found
+    result.agreement, result.kept, result.products = choice.agreement, choice.kept, choice.considered

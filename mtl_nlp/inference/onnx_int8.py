@@ -5,65 +5,133 @@
 
 onnxruntime's own dynamic quantisation has one activation scale for a whole batch, so one outlier costs every token its precision
 and a text's answer depends on its neighbours. A scale a token has neither fault; it is the vector-wise quantisation of LLM.int8()
-(arXiv:2208.07339) without its mixed part. Embedding tables get a scale a row. Heads stay float32: they are small, and their
-logits decide. The product is onnxruntime's `MatMulIntegerToFloat`, so the graph runs there.
+(arXiv:2208.07339) without its mixed part. Three things more keep it precise:
+
+* What comes out of GELU or ReLU has a known least value; it is moved to start at 0, so that all 256 levels are used, and the
+  product of the shift with the weights is taken off again.
+* With `largest` sizes of each feature, seen on texts, outlying features are divided and their weights multiplied by
+  √(size of the feature / size of its weights): SmoothQuant (arXiv:2211.10438) at α = 0.5.
+* Products may be kept in float32 (`onnx_choice` finds out which).
+
+Products of the same activation (query, key, value) are one. Embedding tables get a scale a row. Heads stay float32: they are
+small, and their logits decide. The product is onnxruntime's `MatMulIntegerToFloat`, so the graph runs there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-PRODUCTS = ("MatMul", "Gemm")
 SCOPES = "pkg.torch.onnx.name_scopes"
 DOMAIN = "com.microsoft"
 LEVELS = 127
+STEPS = 255
 SMALL = 1e-12
 SMALLEST_TABLE = 1000  # rows; positions and token types are not worth it
+# The least value that an operation gives; GELU's is at −0.7518, its tanh form goes down to −0.17004.
+LEAST = {"Gelu": -0.1701, "Relu": 0.0}
+TABLES = "embedding tables"
+FLOAT = 1  # TensorProto.FLOAT
+
+Sizes = Mapping[str, NDArray[np.float32]]
 
 
-def quantised(source: Path, target: Path, metadata: dict[str, str]) -> int:
-    """Write the int8 form of a graph; returns how many matrix products are int8.
+@dataclass(frozen=True)
+class Product:
+    """Matrix products of one activation, which are quantised together or not at all.
+
+    Attributes:
+        name: the modules, as `encoder.layer.0.attention.self.query, key, value`.
+        source: the activation.
+        nodes: names of their outputs.
+    """
+
+    name: str
+    source: str
+    nodes: tuple[str, ...]
+
+
+def products(model: Any) -> list[Product]:
+    """What of a float32 graph can be int8, in the order of the graph."""
+    weights = {one.name: one for one in model.graph.initializer}
+    found: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and is_matrix(weights, node.input[1]) and not in_heads(node):
+            found.setdefault(node.input[0], []).append(node)
+    return [
+        Product(_named([_module(node) for node in nodes]), source, tuple(node.output[0] for node in nodes))
+        for source, nodes in found.items()
+    ]
+
+
+def quantised(
+    source: Path, target: Path, metadata: dict[str, str], keep: Collection[str] = (), largest: Sizes | None = None
+) -> int:
+    """Write the int8 form of a graph; returns how many products of activations are int8.
 
     Args:
         metadata: entries that replace the graph's own.
+        keep: names of products (or `TABLES`) that stay float32.
+        largest: activation → the largest size of each of its features, [K]; without, features are not smoothed.
     """
     import onnx
 
     model = onnx.load(str(source))
-    rewriting = _Rewriting(model.graph)
-    rewriting.run()
-    if all(one.domain != DOMAIN for one in model.opset_import):
-        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    made = rewritten(model, keep, largest)
     for entry in model.metadata_props:
         entry.value = metadata.get(entry.key, entry.value)
     onnx.save(model, str(target))
-    return rewriting.products
+    return made
+
+
+def note_in(file: Path, metadata: Mapping[str, str]) -> None:
+    """Replace entries of a graph's metadata."""
+    import onnx
+
+    model = onnx.load(str(file))
+    for entry in model.metadata_props:
+        entry.value = metadata.get(entry.key, entry.value)
+    onnx.save(model, str(file))
+
+
+def rewritten(model: Any, keep: Collection[str] = (), largest: Sizes | None = None) -> int:
+    """As `quantised`, in place."""
+    import onnx
+
+    chosen = [one for one in products(model) if one.name not in keep]
+    _Rewriting(model.graph, chosen, largest or {}, tables=TABLES not in keep).run()
+    if all(one.domain != DOMAIN for one in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    return len(chosen)
 
 
 class _Rewriting:
     """One pass over the nodes of a graph."""
 
-    def __init__(self, graph: Any) -> None:
-        self.graph = graph
+    def __init__(self, graph: Any, chosen: Sequence[Product], largest: Sizes, *, tables: bool) -> None:
+        self.graph, self.largest, self.tables = graph, largest, tables
         self.weights = {one.name: one for one in graph.initializer}
+        self.kinds = {name: node.op_type for node in graph.node for name in node.output}
+        self.firsts = {one.nodes[0]: one for one in chosen}
+        self.others = {name for one in chosen for name in one.nodes[1:]}
+        self.by_output = {node.output[0]: node for node in graph.node}
         self.nodes: list[Any] = []
         self.added: set[str] = set()
-        self.ready: set[str] = set()
-        self.products = 0
 
     def run(self) -> None:
         """Replace products and tables, and drop the float32 weights that nothing reads any more."""
         for node in self.graph.node:
-            if node.op_type == "MatMul" and self._is_matrix(node.input[1]) and not in_heads(node):
-                self._product(node)
-            elif node.op_type == "Gather" and self._is_table(node):
+            output = node.output[0]
+            if output in self.firsts:
+                self._product(self.firsts[output])
+            elif self.tables and node.op_type == "Gather" and self._is_table(node):
                 self._table(node)
-            else:
+            elif output not in self.others:
                 self.nodes.append(node)
         read = {name for node in self.nodes for name in node.input} | {one.name for one in self.graph.output}
         kept = [one for one in self.graph.initializer if one.name in read]
@@ -72,18 +140,16 @@ class _Rewriting:
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
 
-    def _is_matrix(self, name: str) -> bool:
-        return name in self.weights and len(self.weights[name].dims) == 2 and self.weights[name].data_type == 1
-
     def _is_table(self, node: Any) -> bool:
         axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
-        return self._is_matrix(node.input[0]) and axis == 0 and self.weights[node.input[0]].dims[0] >= SMALLEST_TABLE
+        name = node.input[0]
+        return is_matrix(self.weights, name) and axis == 0 and self.weights[name].dims[0] >= SMALLEST_TABLE
 
-    def _node(self, kind: str, inputs: Sequence[str], output: str, **more: Any) -> str:
+    def _node(self, kind: str, inputs: Sequence[str], *outputs: str, **more: Any) -> str:
         import onnx
 
-        self.nodes.append(onnx.helper.make_node(kind, list(inputs), [output], name=f"{output}_node", **more))
-        return output
+        self.nodes.append(onnx.helper.make_node(kind, list(inputs), list(outputs), name=f"{outputs[0]}_node", **more))
+        return outputs[0]
 
     def _constant(self, name: str, value: Any) -> str:
         from onnx import numpy_helper
@@ -93,52 +159,83 @@ class _Rewriting:
             self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _split(self, name: str, axis: int) -> tuple[str, str]:
-        """(int8 weights, scales) of a float32 matrix, a scale for each entry of the other axis."""
+    def _matrix(self, name: str) -> NDArray[np.float32]:
         from onnx import numpy_helper
 
-        whole, scales = f"{name}_int8_{axis}", f"{name}_scale_{axis}"
-        if whole not in self.added:
-            values, factor = rounded(numpy_helper.to_array(self.weights[name]), axis)
-            self._constant(whole, values)
-            self._constant(scales, factor)
-        return whole, scales
+        return numpy_helper.to_array(self.weights[name])
 
-    def _product(self, node: Any) -> None:
-        rows = self._activation(node.input[0])
-        weights, scales = self._split(node.input[1], 0)
-        step, middle = self._constant("int8_step", np.float32(1 / LEVELS)), self._constant("int8_middle", np.uint8(128))
-        out = node.output[0]
-        inputs = [f"{rows}_int8", weights, step, scales, middle]
-        product = self._node("MatMulIntegerToFloat", inputs, f"{out}_of_int8", domain=DOMAIN)
-        self._node("Mul", [product, f"{rows}_largest"], out)
-        self.products += 1
+    def _product(self, one: Product) -> None:
+        parts = [self._matrix(self.by_output[output].input[1]) for output in one.nodes]
+        whole = np.concatenate(parts, axis=1)
+        least = LEAST.get(self.kinds.get(one.source, ""))
+        smooth = smoothing(self.largest[one.source], whole, least) if one.source in self.largest else None
+        values, scales = rounded(whole if smooth is None else whole * smooth[:, None], 0)
+        label, first = f"{one.source}_of_{one.nodes[0]}", one.nodes[0]
+        activation, size = self._activation(one.source, label, smooth, least)
+        inputs = [
+            activation,
+            self._constant(f"{label}_weights", values),
+            self._constant(f"int8_step_{least is None}", np.float32(1 / (LEVELS if least is None else STEPS))),
+            self._constant(f"{label}_scales", scales),
+            self._constant(f"int8_zero_{least is None}", np.uint8(128 if least is None else 0)),
+        ]
+        out = self._node("MatMulIntegerToFloat", inputs, f"{label}_product", domain=DOMAIN)
+        shifted, several = bool(least), len(parts) > 1
+        out = self._node("Mul", [out, size], f"{label}_real" if shifted or several else first)
+        if shifted:
+            real = values.astype(np.float32) * scales / (1.0 if smooth is None else smooth[:, None])
+            offset = self._constant(f"{label}_offset", (np.float32(least or 0) * real.sum(0)).astype(np.float32))
+            out = self._node("Add", [out, offset], f"{label}_whole" if several else first)
+        if several:
+            widths = self._constant(f"{label}_widths", np.array([part.shape[1] for part in parts], dtype=np.int64))
+            self._node("Split", [out, widths], *one.nodes, axis=-1)
 
-    def _activation(self, name: str) -> str:
-        """Nodes that quantise an activation, once however many products read it (query, key and value do)."""
-        if name not in self.ready:
-            self.ready.add(name)
-            size = self._node("Abs", [name], f"{name}_size")
-            last = self._constant("int8_last_axis", np.array([-1], dtype=np.int64))
-            most = self._node("ReduceMax", [size, last], f"{name}_most", keepdims=1)
-            largest = self._node("Max", [most, self._constant("int8_small", np.float32(SMALL))], f"{name}_largest")
-            unit = self._node("Div", [name, largest], f"{name}_unit")
-            step = self._constant("int8_step", np.float32(1 / LEVELS))
-            self._node("QuantizeLinear", [unit, step, self._constant("int8_middle", np.uint8(128))], f"{name}_int8")
-        return name
+    def _activation(self, name: str, label: str, smooth: Any, least: float | None) -> tuple[str, str]:
+        """(quantised activation, each token's largest value), smoothed and shifted."""
+        if least:
+            name = self._node("Sub", [name, self._constant(f"{label}_least", np.float32(least))], f"{label}_shifted")
+        if smooth is not None:
+            inverse = self._constant(f"{label}_smooth", (1 / smooth).astype(np.float32))
+            name = self._node("Mul", [name, inverse], f"{label}_smoothed")
+        size = self._node("Abs", [name], f"{label}_size") if least is None else name
+        last = self._constant("int8_last_axis", np.array([-1], dtype=np.int64))
+        most = self._node("ReduceMax", [size, last], f"{label}_most", keepdims=1)
+        largest = self._node("Max", [most, self._constant("int8_small", np.float32(SMALL))], f"{label}_largest")
+        unit = self._node("Div", [name, largest], f"{label}_unit")
+        step = self._constant(f"int8_step_{least is None}", np.float32(1 / (LEVELS if least is None else STEPS)))
+        zero = self._constant(f"int8_zero_{least is None}", np.uint8(128 if least is None else 0))
+        return self._node("QuantizeLinear", [unit, step, zero], f"{label}_int8"), largest
 
     def _table(self, node: Any) -> None:
-        from onnx import TensorProto
+        name, out, ids = node.input[0], node.output[0], node.input[1]
+        values, scales = rounded(self._matrix(name), 1)
+        rows = self._node("Gather", [self._constant(f"{name}_int8", values), ids], f"{out}_int8")
+        real = self._node("Cast", [rows], f"{out}_real", to=FLOAT)
+        factor = self._node("Gather", [self._constant(f"{name}_scale", scales), ids], f"{out}_scale")
+        last = self._constant("int8_last_axis", np.array([-1], dtype=np.int64))
+        self._node("Mul", [real, self._node("Unsqueeze", [factor, last], f"{out}_wide")], out)
 
-        weights, scales = self._split(node.input[0], 1)
-        out, ids = node.output[0], node.input[1]
-        values = self._node("Gather", [weights, ids], f"{out}_int8")
-        real = self._node("Cast", [values], f"{out}_real", to=TensorProto.FLOAT)
-        factor = self._node("Gather", [scales, ids], f"{out}_scale")
-        wide = self._node(
-            "Unsqueeze", [factor, self._constant("int8_last_axis", np.array([-1], dtype=np.int64))], f"{out}_wide"
-        )
-        self._node("Mul", [real, wide], out)
+
+def is_matrix(weights: Mapping[str, Any], name: str) -> bool:
+    """Whether an initializer of this name is a float32 matrix."""
+    return name in weights and len(weights[name].dims) == 2 and weights[name].data_type == FLOAT
+
+
+def smoothing(
+    largest: NDArray[np.float32], weights: NDArray[np.float32], least: float | None = None
+) -> NDArray[np.float32]:
+    """SmoothQuant's factors [K] at α = 0.5: √(size of a feature / size of its weights [K, N]), their geometric mean 1.
+
+    Args:
+        least: the activation is shifted to start at 0, which adds to its sizes.
+
+    >>> smoothing(np.array([4.0, 1.0], dtype=np.float32), np.array([[1.0], [1.0]], dtype=np.float32)).tolist()
+    [1.4142135381698608, 0.7071067690849304]
+    """
+    sizes = np.maximum(largest - (least or 0.0), SMALL**0.5)
+    own = np.maximum(np.abs(weights).max(axis=1), SMALL**0.5)
+    factors = np.sqrt(sizes / own)
+    return (factors / np.exp(np.log(factors).mean())).astype(np.float32)
 
 
 def rounded(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -154,5 +251,22 @@ def rounded(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], N
 
 def in_heads(node: Any) -> bool:
     """Whether a node comes from a head: the exporter notes the modules that it was in."""
-    notes = {entry.key: entry.value for entry in node.metadata_props}
-    return "heads." in notes.get(SCOPES, "")
+    return "heads." in _scopes(node)
+
+
+def _scopes(node: Any) -> str:
+    return {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
+
+
+def _module(node: Any) -> str:
+    """The module that a node comes from, below the encoder; the node's own name where the exporter noted none."""
+    parts = [part.strip(" '\"") for part in _scopes(node).strip("[]").split(",")]
+    named = [part for part in parts if part.startswith("encoder.")]
+    return named[-1].removeprefix("encoder.") if named else node.output[0]
+
+
+def _named(modules: Sequence[str]) -> str:
+    """`a.query, key, value` of modules that lie together."""
+    first = modules[0]
+    base = first.rpartition(".")[0]
+    return ", ".join([first, *(one.removeprefix(f"{base}.") for one in modules[1:])])

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.batching import Collator, Record
+from ..data.batching import Record
+from ..data.unlabelled import InputCollator
 from ..data.windows import Row, RowEncoder, TextRows
-from ..decoding import Decoded, Decoder, TextInput, decode_all, run_batch
+from ..decoding import Decoded, Decoder, TextInput, decode_all, run_batch, score_records
 from ..errors import UserError
 from ..model.multitask import MultiTaskModel
 from ..task import Task
@@ -99,6 +100,17 @@ def passes(pieces: Sequence[EncodedPiece], size: int) -> Iterator[list[EncodedPi
         yield held
 
 
+def check_numbers(task: str, scores: NDArray[np.float32]) -> None:
+    """Refuse scores that are no numbers.
+
+    Raises:
+        UserError: NaN.
+    """
+    if np.isnan(scores).any():
+        cure = "the weights are damaged, or the number format is too narrow: try float32"
+        raise UserError(f"{task}: the model gives no number (NaN); {cure}")
+
+
 class _RowScores(Decoder):
     """Keeps a text's scores as they are, row by row, without padding, so that parts of a text can be put together."""
 
@@ -106,9 +118,7 @@ class _RowScores(Decoder):
 
     def decode(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         """One `Decoded` a text whose value is its rows' scores."""
-        if np.isnan(scores).any():
-            cure = "the weights are damaged, or the number format is too narrow: try float32"
-            raise UserError(f"{self.task.name}: the model gives no number (NaN); {cure}")
+        check_numbers(self.task.name, scores)
         kind = self.task.kind.annotation
         if kind in ("choice", "relevance"):
             return [Decoded([row]) for row in scores]
@@ -129,7 +139,7 @@ class _RowScores(Decoder):
 
 
 class Passes:
-    """The forward passes of one group of pieces.
+    """The forward passes of one kind of pieces; may be used from several threads.
 
     Args:
         model: in evaluation mode, on `device`.
@@ -152,35 +162,56 @@ class Passes:
     ) -> None:
         self.model, self.tasks, self.splitters = model, list(tasks), splitters
         self.size, self.device, self.context = size, device, context
-        self.collator = Collator(tokenizer, tasks, {"input": [task.name for task in tasks]}, labelled=False)
+        self.collator = InputCollator(tokenizer, tasks)
         self.row_scores = {task.name: _RowScores(task) for task in tasks}
         self.decoders = {task.name: Decoder(task) for task in tasks}
 
-    def run(self, pieces: Sequence[EncodedPiece]) -> dict[str, list[Decoded]]:
-        """Task → its answer for each piece."""
+    def run(self, pieces: Sequence[EncodedPiece], model: Any = None) -> dict[str, list[Decoded]]:
+        """Task → its answer for each piece.
+
+        Args:
+            model: in the place of the own one.
+        """
+        model = self.model if model is None else model
+        if sum(len(piece.first.rows) for piece in pieces) > self.size:
+            return self._run_in_parts(pieces, model)
+        wanted = {name: self.splitters.get(name) for name in self.decoders}
+        inputs = {splitter: [piece.text_input(splitter) for piece in pieces] for splitter in {*wanted.values()}}
+        first = next(iter(inputs.values()))
+        records = [record for text in first for record in text.records]
+        scores = score_records(model, self.decoders, self.collator, records, device=self.device, context=self.context)
+        for name, values in scores.items():
+            check_numbers(name, values)
+        if not self.collator.right:
+            shifts = [record["shift"] for record in records]
+            for texts in inputs.values():
+                others = (record for text in texts for record in text.records)
+                for record, shift in zip(others, shifts, strict=True):
+                    record["shift"] = shift
+        return decode_all(self.decoders, scores, {name: inputs[wanted[name]] for name in scores})
+
+    def _run_in_parts(self, pieces: Sequence[EncodedPiece], model: Any) -> dict[str, list[Decoded]]:
+        """Pieces with more rows together than a pass takes: scores are gathered, and each piece is decoded whole."""
         scores: dict[str, list[Scores]] = {task.name: [] for task in self.tasks}
-        if sum(len(piece.first.rows) for piece in pieces) <= self.size:
-            self._collect([piece.text_input(None) for piece in pieces], scores)
-        else:
-            for piece in pieces:
-                self._run_long(piece, scores)
+        for piece in pieces:
+            self._run_long(piece, scores, model)
         stacked = {name: _stacked([row for of_piece in found for row in of_piece]) for name, found in scores.items()}
         texts = {name: [piece.text_input(self.splitters.get(name)) for piece in pieces] for name in scores}
         return decode_all(self.decoders, stacked, texts)
 
-    def _run_long(self, piece: EncodedPiece, scores: dict[str, list[Scores]]) -> None:
+    def _run_long(self, piece: EncodedPiece, scores: dict[str, list[Scores]], model: Any) -> None:
         """One piece of more rows than a pass takes; choices are compared with each other and stay together."""
         whole = piece.text_input(None)
         size = len(whole.records) if piece.piece.form == "choices" else self.size
         parts: dict[str, list[Scores]] = {name: [] for name in scores}
         for start in range(0, len(whole.records), size):
-            self._collect([TextInput(whole.records[start : start + size])], parts)
+            self._collect([TextInput(whole.records[start : start + size])], parts, model)
         for name, found in parts.items():
             scores[name].append([row for part in found for row in part])
 
-    def _collect(self, inputs: Sequence[TextInput], scores: dict[str, list[Scores]]) -> None:
+    def _collect(self, inputs: Sequence[TextInput], scores: dict[str, list[Scores]], model: Any) -> None:
         found = run_batch(
-            self.model, self.row_scores, self.collator, "input", inputs, device=self.device, context=self.context
+            model, self.row_scores, self.collator, "input", inputs, device=self.device, context=self.context
         )
         for name, answers in found.items():
             scores[name].extend(answer.value for answer in answers)

@@ -9,58 +9,36 @@ Texts are cut into words, tokens and windows exactly as in training (`mtl_nlp.da
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..decoding import Decoded
 from ..errors import UserError, closest, fault, listed
 from ..hub.checkpoint import check_folder, load_model, load_tokenizer, tokenizer_of
+from ..hub.ensemble import is_ensemble
 from ..model.encoder import checked_tokenizer, longest_row
 from ..model.multitask import MultiTaskModel
-from ..recipe import RESOLVED, EncoderSpec
-from ..schema import read_yaml
 from ..task import Task
 from .answers import answer
-from .inputs import PREDICTIONS, Item, Piece, as_item, pieces_of
+from .flow import Settings, Tally, autocast, device_of, fed_rows, parts_of, row_settings, windows
+from .inputs import PREDICTIONS, Item, Piece
+from .knowledge import Entry, Knowledge, KnowledgeBase, read_knowledge
 from .onnx import OnnxModel, check_graph, is_onnx
 from .passes import EncodedPiece, Passes, encode_pieces, passes
+from .precision import PRECISIONS, SINGLE, Judge, NarrowEncoder, need_int8, single_graph
+
+logger = logging.getLogger("mtl_nlp")
 
 SPLITTERS = ("given", "whitespace", "pretokenizer")
-DTYPES = {
-    "float32": None,
-    "fp32": None,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-}
 PERFORMANCE = ("auto", "plain")
 LOOKAHEAD = 2048
-
-
-@dataclass
-class Tally:
-    """What a stream has done so far: rows answered, and those of which a task read the beginning only."""
-
-    rows: int = 0
-    truncated: int = 0
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """Of one call."""
-
-    tasks: tuple[Task, ...]
-    named: bool
-    size: int
-    top: int | None
-    words: str | None
-    decoded: bool = False
+PART = 512  # pieces that are encoded together, while the part before them is in the model
 
 
 class Predictor:
@@ -75,9 +53,14 @@ class Predictor:
         max_length: most tokens a row; what the encoder allows if absent.
         stride: tokens that neighbouring windows of a long text share.
         performance: `auto` encodes without padding where this encoder's outputs stay the same; `plain` pads.
+        knowledge: what retrieval tasks answer from: a JSONL, CSV, TSV or text file, or entries (see `read_knowledge`). Without it
+            they are not among the tasks that can be answered.
+        precision: `fp32` (exact), `bf16` (encoder weights), `auto` (what is verified on the texts to be as good and faster; see
+            `precision`), `int8` (a graph of that kind only; `from_pretrained` finds it).
+        single: a float32 graph of the same weights, for a few texts at once.
 
     Raises:
-        UserError: an unknown device, dtype, splitter or performance.
+        UserError: an unknown device, dtype, splitter, performance or precision, or a dtype beside a precision.
     """
 
     def __init__(
@@ -91,20 +74,51 @@ class Predictor:
         max_length: int | None = None,
         stride: int = 64,
         performance: str = "auto",
+        knowledge: KnowledgeBase | None = None,
+        precision: str = "fp32",
+        single: OnnxModel | None = None,
     ) -> None:
-        self.device = _device(device)
+        self.device = device_of(device)
         self.model = model.to(self.device).eval()  # type: ignore[arg-type]
         self.tokenizer = checked_tokenizer(tokenizer, "the tokenizer")
         self.words = _splitter(words)
         self.stride = stride
         self.max_length = longest_row(model.config.encoder_config, tokenizer, max_length)
-        self._context = _autocast(self.device, dtype)
+        self._context = autocast(self.device, dtype)
         if performance not in PERFORMANCE:
             raise fault(f'found "{performance}"', key="performance", allowed=listed(PERFORMANCE))
         if performance == "auto":
             self.model.use_fast_paths()
+        self.precision = _precision(precision, dtype, model)
+        ours: Any = self.model if isinstance(model, MultiTaskModel) else None
+        self._narrow = NarrowEncoder(ours) if precision == "bf16" and ours is not None else None
+        self._judge = Judge(ours) if precision == "auto" and ours is not None else None
+        self._single = single
         # Truncation is state of a fast tokenizer, so two threads must not encode at once.
-        self._encoding = threading.Lock()
+        self.encoding = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._runners: dict[Any, Passes] = {}
+        self.knowledge: dict[str, Knowledge] = {}
+        if knowledge is not None:
+            self._learn(read_knowledge(knowledge))
+
+    def _learn(self, entries: Sequence[Entry]) -> None:
+        """Encode the knowledge base, once for each retrieval task."""
+        finding = [task for task in self.model.tasks if task.kind.annotation == "match"]
+        if not finding or not hasattr(self.model, "encoder"):
+            raise fault("no task answers from a knowledge base", key="knowledge", cure="leave it out")
+        tally = Tally()
+        settings = Settings(tuple(finding), True, 32, None, None, decoded=True)
+        pieces = [
+            Piece(number, "text", {"text": entry.passage}, tuple(task.name for task in finding))
+            for number, entry in enumerate(entries)
+        ]
+        found = self._answer(pieces, settings, tally)
+        if tally.truncated:
+            told = f"longer than {self.max_length} tokens: only their beginning is searched"
+            logger.warning("knowledge: %d of %d passages are %s", tally.truncated, len(entries), told)
+        for task in finding:
+            self.knowledge[task.name] = Knowledge(entries, [found[i, task.name][0] for i in range(len(entries))])
 
     @classmethod
     def from_pretrained(
@@ -115,6 +129,8 @@ class Predictor:
         dtype: str | torch.dtype | None = None,
         words: str | None = None,
         performance: str = "auto",
+        knowledge: KnowledgeBase | None = None,
+        precision: str = "fp32",
     ) -> Predictor:
         """The predictor of a checkpoint folder; rows are as long as in its training.
 
@@ -124,32 +140,57 @@ class Predictor:
             UserError: no checkpoint, a damaged one, or an unknown device, dtype or splitter.
         """
         if is_onnx(folder):
-            return cls._from_graph(Path(folder), device, dtype=dtype, words=words)
+            if knowledge is not None:
+                cure = "give the checkpoint that it is from"
+                raise fault("an ONNX graph answers no retrieval task", where=str(folder), key="knowledge", cure=cure)
+            return cls._from_graph(Path(folder), device, dtype=dtype, words=words, precision=precision)
+        if is_ensemble(folder):
+            if precision != "fp32":
+                raise fault(f'found "{precision}" for an ensemble', where=str(folder), key="precision", allowed="fp32")
+            from .ensemble import EnsemblePredictor
+
+            options = {"dtype": dtype, "performance": performance}
+            return EnsemblePredictor.from_folder(folder, device, words=words, **options)
         path = check_folder(folder)
+        _precision(precision, dtype, None)
+        if precision == "int8":
+            return cls._from_graph(need_int8(path), device, dtype=dtype, words=words, precision=precision)
         # Before the weights are read, which takes longer.
-        _autocast(_device(device), dtype)
+        autocast(device_of(device), dtype)
         _splitter(words)
-        max_length, stride = _row_settings(path)
+        entries = None if knowledge is None else read_knowledge(knowledge)
+        max_length, stride = row_settings(path)
+        model, tokenizer = load_model(path), load_tokenizer(path)
+        on_cpu = device_of(device).type == "cpu"
         return cls(
-            load_model(path),
-            load_tokenizer(path),
+            model,
+            tokenizer,
+            single=single_graph(path, model.eval(), tokenizer) if precision == "auto" and on_cpu else None,
+            precision=precision,
             device=device,
             dtype=dtype,
             words=words,
             max_length=max_length,
             stride=stride,
             performance=performance,
+            knowledge=entries,
         )
 
     @classmethod
     def _from_graph(
-        cls, path: Path, device: str | torch.device | None, *, dtype: str | torch.dtype | None, words: str | None
+        cls,
+        path: Path,
+        device: str | torch.device | None,
+        *,
+        dtype: str | torch.dtype | None,
+        words: str | None,
+        precision: str,
     ) -> Predictor:
         """The predictor of a folder of `mtl-nlp export --format onnx`."""
         if dtype is not None and str(dtype).removeprefix("torch.") not in ("float32", "fp32"):
             found = f'found "{str(dtype).removeprefix("torch.")}"'
             raise fault(found, where=str(path), key="dtype", allowed="float32: an ONNX graph has its own precision")
-        place = _device(device) if device is not None else torch.device("cpu")
+        place = device_of(device) if device is not None else torch.device("cpu")
         model: Any = OnnxModel(check_graph(path), device=place)
         return cls(
             model,
@@ -159,12 +200,35 @@ class Predictor:
             max_length=model.info.max_length,
             stride=model.info.stride,
             performance="plain",
+            precision=precision,
         )
 
     @property
+    def path(self) -> str:
+        """What answers: number format and runtime; with `auto`, what was found for each kind of input so far."""
+        if isinstance(self.model, OnnxModel):
+            return f"{self.model.info.precision}, onnxruntime"
+        layout = "padded" if self.model.padding_free is None else "padding-free"
+        told = f"{'bfloat16 weights' if self._narrow is not None else 'float32'}, {layout}"
+        if self._judge is not None:
+            found = [f"{', '.join(kind[2])}: {verdict}" for kind, verdict in self._judge.told.items()]
+            told += f"; auto: {'; '.join(found) or 'not judged yet, too few texts'}"
+        return told + (f"; up to {SINGLE} texts at once: float32, onnxruntime" if self._single is not None else "")
+
+    @property
     def tasks(self) -> list[Task]:
-        """The tasks that can be answered, in the checkpoint's order (auxiliary language modelling cannot)."""
-        return [task for task in self.model.tasks if task.kind.annotation != "none"]
+        """The tasks that can be answered, in the checkpoint's order (auxiliary language modelling cannot, and retrieval only from a
+        knowledge base)."""
+        return [
+            task
+            for task in self.model.tasks
+            if task.kind.annotation != "none" and (task.kind.annotation != "match" or task.name in self.knowledge)
+        ]
+
+    @property
+    def without_knowledge(self) -> list[str]:
+        """Retrieval tasks that have no knowledge base to answer from."""
+        return [t.name for t in self.model.tasks if t.kind.annotation == "match" and t.name not in self.knowledge]
 
     def __call__(
         self,
@@ -221,7 +285,7 @@ class Predictor:
             raise fault(f"found {top}", key="top", allowed="at least 1")
         chosen = self.chosen(tasks)
         best = top if top is not None else (0 if scores else None)
-        settings = _Settings(tuple(chosen), tasks is not None, batch_size, best, _splitter(words) or self.words)
+        settings = Settings(tuple(chosen), tasks is not None, batch_size, best, _splitter(words) or self.words)
         return self._stream(rows, settings, max(lookahead, batch_size), tally or Tally())
 
     def decoded(
@@ -233,7 +297,7 @@ class Predictor:
             UserError: as a call.
         """
         chosen = tuple(self.chosen(tasks))
-        settings = _Settings(chosen, tasks is not None, batch_size, None, self.words, decoded=True)
+        settings = Settings(chosen, tasks is not None, batch_size, None, self.words, decoded=True)
         return [row[PREDICTIONS] for row in self._stream(rows, settings, max(LOOKAHEAD, batch_size), Tally())]
 
     def chosen(self, names: Sequence[str] | str | None = None) -> list[Task]:
@@ -249,6 +313,8 @@ class Predictor:
             return list(known.values())
         wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
         for name in wanted:
+            if name in self.without_knowledge:
+                raise fault(f"{name} answers from a knowledge base", key="knowledge", cure="give one: --knowledge FILE")
             if name not in known:
                 raise fault(f'no task "{name}".{closest(name, known)}', key="tasks", allowed=listed(known, 40))
         if not wanted:
@@ -256,10 +322,10 @@ class Predictor:
         return [known[name] for name in wanted]
 
     def _stream(
-        self, rows: Iterable[Any], settings: _Settings, lookahead: int, tally: Tally
+        self, rows: Iterable[Any], settings: Settings, lookahead: int, tally: Tally
     ) -> Iterator[dict[str, Any]]:
-        fed = _fed(rows, settings, lookahead)
-        for window in _windows(fed, lookahead):
+        fed = fed_rows(rows, settings, lookahead)
+        for window in windows(fed, lookahead):
             answers = self._answer([piece for _, pieces in window for piece in pieces], settings, tally)
             for number, (item, _) in enumerate(window):
                 found = {
@@ -268,7 +334,7 @@ class Predictor:
                 tally.rows += 1
                 yield {**item.fields, PREDICTIONS: found}
 
-    def _answer(self, pieces: Sequence[Piece], settings: _Settings, tally: Tally) -> dict[tuple[int, str], Any]:
+    def _answer(self, pieces: Sequence[Piece], settings: Settings, tally: Tally) -> dict[tuple[int, str], Any]:
         """(row, task) → answer, or the decoded annotation alone."""
         groups: dict[tuple[str, ...], list[Piece]] = {}
         for piece in pieces:
@@ -278,32 +344,69 @@ class Predictor:
         for group in groups.values():
             tasks = [task for task in settings.tasks if task.name in group[0].tasks]
             splitters = {task.name: _word_splitter(task, settings) for task in tasks if task.kind.annotation == "tags"}
-            encoded = self._encode(group, tasks, sorted(set(splitters.values())))
-            truncated |= {one.piece.row for one in encoded if one.first.truncated}
-            runner = Passes(
-                self.model,
-                self.tokenizer,
-                tasks,
-                splitters,
-                size=settings.size,
-                device=self.device,
-                context=self._context,
-            )
+            runner = self._runner(tasks, splitters, settings.size)
             known = {task.name: task for task in tasks}
-            for batch in passes(encoded, settings.size):
-                for name, found in runner.run(batch).items():
-                    for one, decoded in zip(batch, found, strict=True):
-                        answers[one.piece.row, name] = (
-                            decoded.value
-                            if settings.decoded
-                            else answer(known[name], decoded, one, splitters.get(name), settings.top)
-                        )
+            kind = (group[0].form, tuple(sorted(group[0].fields)), tuple(known))
+            for encoded in self._ahead(group, tasks, sorted(set(splitters.values()))):
+                truncated |= {one.piece.row for one in encoded if one.first.truncated}
+                batches = list(passes(encoded, settings.size))
+                model = self._model_for(kind, runner, batches)
+                for batch in batches:
+                    for name, found in runner.run(batch, model).items():
+                        for one, decoded in zip(batch, found, strict=True):
+                            answers[one.piece.row, name] = (
+                                decoded.value
+                                if settings.decoded
+                                else self._told(known[name], decoded, one, splitters.get(name), settings.top)
+                            )
         tally.truncated += len(truncated)
         return answers
 
+    def _told(self, task: Task, decoded: Decoded, one: EncodedPiece, splitter: str | None, top: int | None) -> Any:
+        if task.kind.annotation == "match":
+            return self.knowledge[task.name].answer(task, decoded.value[0], top)
+        return answer(task, decoded, one, splitter, top)
+
+    def _runner(self, tasks: Sequence[Task], splitters: dict[str, str], size: int) -> Passes:
+        """The passes of these tasks, made once."""
+        key = (tuple(task.name for task in tasks), tuple(splitters.items()), size)
+        if key not in self._runners:
+            self._runners[key] = Passes(
+                self.model, self.tokenizer, tasks, splitters, size=size, device=self.device, context=self._context
+            )
+        return self._runners[key]
+
+    def _model_for(self, kind: Any, runner: Passes, batches: Sequence[list[EncodedPiece]]) -> Any:
+        """What answers these batches."""
+        rows = sum(len(piece.first.rows) for batch in batches for piece in batch)
+        if self._single is not None and rows <= SINGLE and runner.decoders.keys() <= self._single.kinds.keys():
+            return self._single
+        if self._judge is not None:
+            if self._judge.wants(kind, sum(map(len, batches))):
+                self._judge.try_out(kind, runner, batches)
+            return self._judge.model_for(kind)
+        return self._narrow or self.model
+
+    def _ahead(
+        self, group: Sequence[Piece], tasks: Sequence[Task], splitters: Sequence[str]
+    ) -> Iterator[list[EncodedPiece]]:
+        """The group in parts of similar length; the next one is encoded in a thread while this one is answered."""
+        parts = parts_of(group, PART)
+        if len(parts) == 1:
+            yield self._encode(parts[0], tasks, splitters)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        coming = self._pool.submit(self._encode, parts[0], tasks, splitters)
+        for number in range(len(parts)):
+            encoded = coming.result()
+            if number + 1 < len(parts):
+                coming = self._pool.submit(self._encode, parts[number + 1], tasks, splitters)
+            yield encoded
+
     def _encode(self, group: Sequence[Piece], tasks: Sequence[Task], splitters: Sequence[str]) -> list[EncodedPiece]:
         row_tasks = any(task.kind.annotation != "tags" for task in tasks)
-        with self._encoding:
+        with self.encoding:
             return encode_pieces(
                 group,
                 self.tokenizer,
@@ -314,54 +417,8 @@ class Predictor:
             )
 
 
-Fed = tuple[Item, list[Piece]]
-
-
-def _fed(rows: Iterable[Any], settings: _Settings, lookahead: int) -> Iterator[Fed]:
-    """Rows with their pieces, numbered within windows of `lookahead`."""
-    for number, row in enumerate(rows):
-        item = as_item(row, f"row {number + 1}")
-        yield item, pieces_of(item, number % lookahead, settings.tasks, named=settings.named)
-
-
-def _windows(fed: Iterator[Fed], size: int) -> Iterator[list[Fed]]:
-    held: list[Fed] = []
-    try:
-        for one in fed:
-            held.append(one)
-            if len(held) == size:
-                yield held
-                held = []
-    except UserError:
-        # What stands before the fault is still answered.
-        if held:
-            yield held
-        raise
-    if held:
-        yield held
-
-
-def _word_splitter(task: Task, settings: _Settings) -> str:
+def _word_splitter(task: Task, settings: Settings) -> str:
     return settings.words or task.word_splitter
-
-
-def _row_settings(path: Path) -> tuple[int | None, int]:
-    """(max_length, stride) of the training; the defaults where the folder does not say."""
-    if not (path / RESOLVED).is_file():
-        return None, EncoderSpec().stride
-    data, source = read_yaml(path / RESOLVED, "resolved recipe")
-    encoder = data.get("encoder")
-    encoder = encoder if isinstance(encoder, dict) else {}
-    found = encoder.get("max_length"), encoder.get("stride", EncoderSpec().stride)
-    if not isinstance(found[0], int | None) or not isinstance(found[1], int):
-        where = source.where(("encoder",))
-        raise fault(
-            f"found {found[0]!r} and {found[1]!r}",
-            where=where,
-            key="encoder.max_length, encoder.stride",
-            allowed="numbers",
-        )
-    return found
 
 
 def _splitter(words: str | None) -> str | None:
@@ -370,21 +427,16 @@ def _splitter(words: str | None) -> str | None:
     return words
 
 
-def _device(wanted: str | torch.device | None) -> torch.device:
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise fault(f'"{wanted}" cannot be used: {reason}', key="device", allowed="cpu, cuda, cuda:1 …") from None
-    return device
-
-
-def _autocast(device: torch.device, dtype: str | torch.dtype | None) -> Callable[[], AbstractContextManager[Any]]:
-    name = str(dtype).removeprefix("torch.")
-    if dtype is not None and name not in DTYPES:
-        raise fault(f'found "{name}"', key="dtype", allowed=listed(DTYPES))
-    kind = DTYPES.get(name)
-    return nullcontext if kind is None else lambda: torch.autocast(device.type, kind)
+def _precision(precision: str, dtype: Any, model: Any) -> str:
+    """The precision, if it is known and fits what answers."""
+    if precision not in PRECISIONS:
+        raise fault(f'found "{precision}"', key="precision", allowed=listed(PRECISIONS))
+    if precision != "fp32" and dtype is not None:
+        raise fault(f'found "{precision}" beside a dtype', key="precision", cure="give one of them")
+    graph = model.info.precision if isinstance(model, OnnxModel) else None
+    if model is not None and precision == "int8" and graph != "int8":
+        cure = "mtl-nlp export CHECKPOINT --format onnx --int8"
+        raise fault(f"found int8, but this is {graph or 'a checkpoint'}", key="precision", cure=cure)
+    if precision == "bf16" and graph is not None:
+        raise fault("found bf16, but a graph has its own precision", key="precision", allowed=f"auto or fp32 ({graph})")
+    return precision

@@ -73,7 +73,7 @@ def write_csv(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Itera
 
 
 def _columns(task: Task) -> list[str]:
-    scored = task.kind.annotation in ("label", "answer", "choice")
+    scored = task.kind.annotation in ("label", "answer", "choice", "match")
     return [task.name, f"{task.name}_score"] if scored else [task.name]
 
 
@@ -87,7 +87,7 @@ def _cells(task: Task, answer: Prediction | None) -> list[str]:
         return [_cell(answer["value"])]
     if kind in ("tags", "relevance"):
         return [_cell(answer["entities" if kind == "tags" else "ranking"])]
-    return [answer["answer" if kind == "answer" else "label"], _cell(answer["score"])]
+    return [_cell(answer["answer" if kind in ("answer", "match") else "label"]), _cell(answer["score"])]
 
 
 def _cell(value: Any) -> str:

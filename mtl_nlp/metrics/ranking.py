@@ -35,6 +35,12 @@ def average_precision(order: Sequence[float]) -> float:
     return math.fsum(found / rank for found, rank in enumerate(ranks, 1)) / len(ranks) if ranks else 0.0
 
 
+def recall(order: Sequence[float], cutoff: int) -> float:
+    """The share of the relevant candidates that are among the first `cutoff`; 0 without any."""
+    relevant = sum(value > 0 for value in order)
+    return sum(value > 0 for value in order[:cutoff]) / relevant if relevant else 0.0
+
+
 def ndcg(order: Sequence[float], cutoff: int | None = None) -> float:
     """Discounted cumulative gain over that of the best order; 0 where nothing is relevant."""
     ideal = _gain(sorted(order, reverse=True)[:cutoff])

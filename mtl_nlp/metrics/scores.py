@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import UserError, listed
 from .answers import exact, overlap_f1
-from .ranking import average_precision, ndcg, ranked, reciprocal_rank
+from .ranking import average_precision, ndcg, ranked, recall, reciprocal_rank
 from .rows import Rows
 from .spans import pooled
 from .table import MetricInfo, metrics_for
@@ -215,5 +215,8 @@ _SCORES: dict[str, Callable[[Rows], float]] = {
     "ndcg@10": _queries(partial(ndcg, cutoff=10)),
     "mrr": _queries(reciprocal_rank),
     "mrr@10": _queries(partial(reciprocal_rank, cutoff=10)),
+    "recall@1": _queries(partial(recall, cutoff=1)),
+    "recall@5": _queries(partial(recall, cutoff=5)),
+    "recall@10": _queries(partial(recall, cutoff=10)),
     "map": _queries(average_precision),
 }

@@ -55,10 +55,18 @@ def count_spans(
     Raises:
         UserError: a tag is not `O`, `B-x` or `I-x`.
     """
-    found = _strict_spans(predictions) if strict else _lenient_spans(predictions)
-    wanted = _strict_spans(references) if strict else _lenient_spans(references)
+    found, wanted = spans_of(predictions, strict=strict), spans_of(references, strict=strict)
     right, predicted, reference = (Counter(span[-1] for span in spans) for spans in (found & wanted, found, wanted))
     return {kind: SpanCounts(right[kind], predicted[kind], reference[kind]) for kind in sorted(predicted | reference)}
+
+
+def spans_of(rows: Sequence[Sequence[str]], *, strict: bool) -> set[tuple[int, int, int, str]]:
+    """The spans (text, first word, a place that tells their end, type) of N texts' tags.
+
+    Raises:
+        UserError: a tag is not `O`, `B-x` or `I-x`.
+    """
+    return _strict_spans(rows) if strict else _lenient_spans(rows)
 
 
 def pooled(counts: Iterable[SpanCounts]) -> SpanCounts:

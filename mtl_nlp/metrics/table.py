@@ -81,6 +81,12 @@ _TABLE = (
     MetricInfo("ndcg@10", "ndcg", ("relevance",), f"the same of the first ten, {_QUERIES}"),
     MetricInfo("mrr", "mrr", ("relevance",), f"reciprocal rank of the first relevant candidate, {_QUERIES}"),
     MetricInfo("mrr@10", "mrr", ("relevance",), f"the same, 0 where it is not among the first ten, {_QUERIES}"),
+    *(
+        MetricInfo(
+            f"recall@{k}", "recall", ("relevance",), f"share of the relevant candidates among the first {k}, {_QUERIES}"
+        )
+        for k in (1, 5, 10)
+    ),
     MetricInfo("map", "map", ("relevance",), f"average precision of the relevant candidates, {_QUERIES}"),
 )
 

@@ -29,6 +29,7 @@ TASK_KEYS = (
     "metrics",
     "auxiliary",
     "mask_probability",
+    "projection",
     "calibration",
 )
 
@@ -39,6 +40,7 @@ class MultiTaskConfig(PreTrainedConfig):
     Args:
         encoder_config: the shared encoder's configuration.
         tasks: one mapping a task, in order: name, head, labels and what prediction needs; no data sources.
+        conditioning: how the encoder is conditioned on the task (`mtl_nlp.conditioning.ConditioningRecord`); None if it is not.
         format_version: of the checkpoint; 1.
         mtl_nlp_version: of the library that made it.
     """
@@ -51,6 +53,7 @@ class MultiTaskConfig(PreTrainedConfig):
         encoder_config: Any = None,
         tasks: Sequence[dict[str, Any]] | None = None,
         format_version: int = FORMAT_VERSION,
+        conditioning: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         # So that `AutoModel`, which makes the configuration first, knows the model class.
@@ -64,8 +67,16 @@ class MultiTaskConfig(PreTrainedConfig):
         kwargs.setdefault("attn_implementation", getattr(encoder_config, "_attn_implementation", None))
         self.tasks = list(tasks or [])
         self.format_version = format_version
+        self.conditioning = conditioning
         self.mtl_nlp_version = kwargs.pop("mtl_nlp_version", VERSION)
         super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in `config.json`, which says nothing of a conditioning that there is not."""
+        data = super().to_dict()
+        if data.get("conditioning") is None:
+            data.pop("conditioning", None)
+        return data
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> Any:
         """The encoder's configuration: where transformers looks for `vocab_size`."""

@@ -8,6 +8,7 @@ resumed run draws what an uninterrupted one would have drawn, and nothing has to
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,15 @@ def _scaled_float(kept: Any, factor: float) -> Tensor:
 def _scaled_half(dtype: torch.dtype) -> Any:
     def scaled(kept: Any, factor: float) -> Tensor:
         # The bit pattern of the rounded factor where kept: a conversion from bool would cost more than the draw.
-        pattern = torch.tensor(factor, dtype=dtype).view(torch.int16).item()
-        return torch.from_numpy(np.multiply(kept.view(np.uint8), np.int16(pattern), dtype=np.int16)).view(dtype)
+        pattern = _pattern(factor, dtype)
+        return torch.from_numpy(np.multiply(kept.view(np.uint8), pattern, dtype=np.int16)).view(dtype)
 
     return scaled
+
+
+@lru_cache
+def _pattern(factor: float, dtype: torch.dtype) -> Any:
+    return np.int16(torch.tensor(factor, dtype=dtype).view(torch.int16).item())
 
 
 _SCALERS = {

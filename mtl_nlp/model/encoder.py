@@ -176,6 +176,9 @@ def load_encoder(spec: EncoderSpec, base: Path = Path()) -> nn.Module:
             load: Any = MultiTaskModel.from_pretrained
             model, info = load(path, revision=spec.revision, **options)
             encoder: Any = model.encoder
+            if model.conditioning is not None:
+                model.conditioning.remove()
+                logger.warning("%s: the encoder alone is taken, without the conditions of its tasks", spec.place)
         else:
             encoder, info = AutoModel.from_pretrained(
                 path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options

@@ -22,9 +22,11 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CHECKSUMS = "checksums.json"
 METRICS = "metrics.json"
+HISTORY = "history.json"
 CARD = "README.md"
 ADAPTERS = "lora.safetensors"
 STATE = "mtl_state.json"
+ENSEMBLE = "ensemble.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -36,7 +38,7 @@ MAX_HEADER = 64 << 20  # bytes of a weight file's table
 MAX_LAYERS = 1000
 
 # Not vouched for by the checksums: what users write into, and the state that a run alone reads.
-UNVOUCHED = (CARD, METRICS, CHECKSUMS, STATE, "trainer_state.json", "training_args.bin")
+UNVOUCHED = (CARD, METRICS, HISTORY, CHECKSUMS, STATE, "trainer_state.json", "training_args.bin")
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 # Each lets a file name code, or a file elsewhere, for a library to load.
 CODE_KEYS = frozenset(

@@ -19,6 +19,7 @@ from ..errors import FaultyInput, UserError, fault, listed
 from .config import FORMAT_VERSION, MultiTaskConfig
 from .files import (
     CONFIG,
+    ENSEMBLE,
     FLOATS,
     INDEX,
     MAX_LAYERS,
@@ -84,6 +85,9 @@ def check_folder(name: str | Path, *, revision: str | None = None, **options: An
                 where=str(name),
                 cure=f"`mtl-nlp train … --resume`, or use {newest} as it is",
             )
+        if (path / ENSEMBLE).is_file():
+            cure = "this needs a single one: take one of its members, or distil it (`mtl-nlp fuse distil`)"
+            raise fault("an ensemble of checkpoints", where=str(name), cure=cure)
         here = listed(sorted(p.name for p in path.iterdir()), 8)
         raise fault(
             f"not a checkpoint: no {CONFIG} (it has {here})", where=str(name), allowed="a folder of `mtl-nlp train`"

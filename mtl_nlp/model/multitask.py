@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from ..errors import UserError, listed
 from ..recipe import EncoderSpec
 from ..sharing import owner_of
 from ..task import Task
+from .conditioning import Conditioning, agrees_without_padding
+from .conditioning.fit import run_padded
 from .config import MultiTaskConfig, task_record
 from .dropout import MaskSource, install_fast_dropout
 from .encoder import freeze, load_encoder
@@ -32,7 +34,8 @@ TaskRows = Mapping[str, Tensor]
 class MultiTaskOutput(ModelOutput):
     """Each task's logits over its own rows; shapes as the head's docstring says.
 
-    `hidden` are the encoder's states of the whole batch, [B, T, H]; `idle` is 0, to be added to the loss (see `forward`).
+    `hidden` are the encoder's states of the whole batch, [B, T, H] (of a conditioned encoder those of its (row, task) pairs);
+    `idle` is 0, to be added to the loss (see `forward`).
     """
 
     # First, because ModelOutput would take a mapping in its first field for its own fields.
@@ -82,6 +85,7 @@ class MultiTaskModel(PreTrainedModel):
     accepts_loss_kwargs = False
     # Called with a task's name and its part of the shared representation, [b, T_t, H], before its head runs.
     watch: Callable[[str, Tensor], None] | None = None
+    _fixed: tuple[list[nn.Module], list[nn.Parameter]] | None = None
 
     def __init__(self, config: MultiTaskConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
@@ -99,6 +103,9 @@ class MultiTaskModel(PreTrainedModel):
         self.heads = Heads(built, owners)
         self._declare_ties()
         self.post_init()
+        self.conditioning: Conditioning | None = None
+        if config.conditioning is not None:
+            self.conditioning = Conditioning(config.conditioning, self.encoder, list(self.kinds))
 
     def _declare_ties(self) -> None:
         ties: dict[str, str] = {}
@@ -149,6 +156,29 @@ class MultiTaskModel(PreTrainedModel):
             if isinstance(base, PassThroughBase) and hasattr(base, "pooler"):
                 base.pooler.load_state_dict(pooler.state_dict())
 
+    def fix_structure(self) -> None:
+        """No module or parameter comes or goes until `free_structure`: a step asks for them several times, and with hundreds of
+        heads finding them takes a tenth of it."""
+        self.free_structure()
+        self._fixed = list(self.modules()), list(self.parameters())
+
+    def free_structure(self) -> None:
+        """Modules and parameters may change again."""
+        self._fixed = None
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """As ever."""
+        return super().parameters(recurse) if self._fixed is None or not recurse else iter(self._fixed[1])
+
+    def train(self, mode: bool = True) -> MultiTaskModel:
+        """As ever."""
+        if self._fixed is None:
+            return super().train(mode)
+        for module in self._fixed[0]:
+            if module.training is not mode:
+                module.training = mode
+        return self
+
     def use_fast_paths(self, dropout: MaskSource | None = None, *, padding_free: bool = True) -> None:
         """Encode without padding where this encoder's outputs stay the same (compared here), and draw dropout masks from `dropout`.
 
@@ -157,6 +187,10 @@ class MultiTaskModel(PreTrainedModel):
             padding_free: False where the encoder has to attend by a function of the user's choice.
         """
         self.padding_free = padding_free_path(self.encoder, dropout) if padding_free else None
+        if self.conditioning is not None and self.padding_free is not None:
+            self.padding_free = (
+                self.padding_free if agrees_without_padding(self.conditioning, self.padding_free) else None
+            )
         if dropout is not None:
             install_fast_dropout(self, dropout)
 
@@ -220,7 +254,6 @@ class MultiTaskModel(PreTrainedModel):
         if input_ids is None:
             raise UserError("input_ids is missing: pass [rows, tokens] token ids")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        hidden = self._encode(input_ids, mask, token_type_ids)
         if tasks is None:
             every = torch.arange(len(input_ids), device=input_ids.device)
             whole = torch.tensor([len(input_ids)], device=input_ids.device)
@@ -228,7 +261,14 @@ class MultiTaskModel(PreTrainedModel):
             tasks = {
                 name: {"rows": every, "sizes": whole} if name in listing else {"rows": every} for name in self.kinds
             }
-        logits = {name: self._head_logits(name, hidden, mask, input_ids, rows) for name, rows in tasks.items()}
+        if self.conditioning is not None and tasks:
+            packed = self.padding_free is not None
+            encoded = self.conditioning.encode(self._encode, input_ids, mask, token_type_ids, tasks, packed=packed)
+            hidden, mask, input_ids, tasks = encoded.hidden, encoded.mask, encoded.ids, encoded.tasks
+        else:
+            hidden = self._encode(input_ids, mask, token_type_ids)
+        parts = self._states(hidden, tasks)
+        logits = {name: self._head_logits(name, parts[name], mask, input_ids, rows) for name, rows in tasks.items()}
         return MultiTaskOutput(hidden=hidden, logits=logits, idle=self._nothing(idle) if idle else None)
 
     def _nothing(self, idle: Sequence[str]) -> Tensor:
@@ -236,17 +276,35 @@ class MultiTaskModel(PreTrainedModel):
         heads = {id(self.heads[name]): self.heads[name] for name in idle}
         return sum((p.sum() * 0.0 for head in heads.values() for p in head.parameters()), torch.zeros(()))
 
-    def _encode(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def own_parameters(self, task: str) -> list[nn.Parameter]:
+        """What a task has beside the shared encoder: its head (which it may share) and its condition."""
+        own = list(self.heads[task].parameters())
+        return own if self.conditioning is None else own + list(self.conditioning.tasks[task].parameters())
+
+    def _encode(
+        self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
         """The encoder's output, [B, T, H]."""
         if self.padding_free is not None:
-            return self.padding_free(input_ids, mask, token_type_ids)
+            return self.padding_free(input_ids, mask, token_type_ids, positions)
+        if positions is not None:
+            return run_padded(self.encoder, input_ids, mask, token_type_ids, positions)
         kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         return self.encoder(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state
 
-    def _head_logits(self, name: str, hidden: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
-        chosen = rows["rows"]
-        width = int(rows["width"]) if "width" in rows else hidden.shape[1]
-        states = hidden[chosen, :width]
+    def _states(self, hidden: Tensor, tasks: Mapping[str, TaskRows]) -> dict[str, Tensor]:
+        """Each task's part of the encoder's output, [b, T_t, H]: gathered at once, because what is gathered for a head alone is
+        given back, in the backward pass, in a gradient of the whole batch."""
+        chosen = [rows["rows"] for rows in tasks.values()]
+        if len(chosen) > 1 and torch.is_grad_enabled():
+            parts = hidden.index_select(0, torch.cat(chosen)).split([len(rows) for rows in chosen])
+        else:
+            parts = tuple(hidden[rows] for rows in chosen)
+        widths = [int(rows["width"]) if "width" in rows else hidden.shape[1] for rows in tasks.values()]
+        return {name: part[:, :width] for name, part, width in zip(tasks, parts, widths, strict=True)}
+
+    def _head_logits(self, name: str, states: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
+        chosen, width = rows["rows"], states.shape[1]
         if self.watch is not None:
             self.watch(name, states)
         return self.kinds[name].logits(self.heads[name], states, mask[chosen, :width], ids[chosen, :width], rows)

@@ -40,12 +40,19 @@ class PaddingFree:
         self._turn = threading.Lock()
         self._types = "token_type_ids" in inspect.signature(encoder.forward).parameters
 
-    def __call__(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """[B, T] ids and mask in, hidden states [B, T, H] out; zero where there is no token."""
+    def __call__(
+        self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """[B, T] ids and mask in, hidden states [B, T, H] out; zero where there is no token.
+
+        `positions` [B, T] are in place of those that count a row's real tokens.
+        """
         layout = layout_of(mask, self.source)
         flat: dict[str, Any] = {
             "input_ids": input_ids.reshape(-1)[layout.places][None],
-            "position_ids": layout.positions + self.first,
+            "position_ids": layout.positions + self.first
+            if positions is None
+            else positions.reshape(-1)[layout.places][None],
         }
         if self._types:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
@@ -69,7 +76,7 @@ def padding_free_path(encoder: nn.Module, source: MaskSource | None = None) -> P
     encoder.eval()
     try:
         gap = float("inf")
-        for first in _first_positions(encoder):
+        for first in first_positions(encoder):
             path = PaddingFree(encoder, first, source)
             gap = min(gap, _largest_gap(path))
             if gap <= TOLERANCE:
@@ -81,12 +88,13 @@ def padding_free_path(encoder: nn.Module, source: MaskSource | None = None) -> P
     return None
 
 
-def _first_positions(encoder: Any) -> list[int]:
+def first_positions(encoder: Any) -> list[int]:
+    """What may be the position of a row's first token."""
     padding = getattr(encoder.config, "pad_token_id", None)
     return [0] if padding is None else [0, int(padding) + 1]
 
 
-def _probe(encoder: Any) -> tuple[Tensor, Tensor]:
+def probe(encoder: Any) -> tuple[Tensor, Tensor]:
     """Ids and mask, [B, T], of rows that reach beyond a sliding window where there is one."""
     config = encoder.config
     window = getattr(config, "sliding_window", None) or 0
@@ -104,7 +112,7 @@ def _probe(encoder: Any) -> tuple[Tensor, Tensor]:
 
 def _largest_gap(path: PaddingFree) -> float:
     encoder: Any = path.encoder
-    ids, mask = _probe(encoder)
+    ids, mask = probe(encoder)
     with torch.no_grad():
         padded = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         try:

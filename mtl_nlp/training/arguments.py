@@ -7,14 +7,15 @@ What contradicts the road is refused by name with what to use instead; types are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
 
 from ..consistency import JOINT_METRICS
-from ..data.mixture import check_division
+from ..data.budget import BudgetMixture
+from ..data.mixture import Mixture, check_division
 from ..errors import Faults, FaultyInput, closest, listed
 from ..recipe import Recipe
 from .sharding import check_fsdp
@@ -30,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "eval_mean",
     "logging_steps": 50,
+    # Settled by `precision` when data is prepared, and written out in the resolved recipe.
+    "bf16": "auto",
     # Else transformers hides bars whenever its own verbosity is low.
     "disable_tqdm": False,
     "per_device_eval_batch_size": 64,
@@ -82,11 +85,13 @@ class OwnArguments:
 
     Attributes:
         head_learning_rate: for the heads; `learning_rate` when None.
+        conditioning_learning_rate: of the tasks' conditions (`conditioning.learning_rate`); the heads' when None.
         layer_lr_decay: each layer's rate is that of the layer above it times this (ULMFiT, arXiv:1801.06146).
     """
 
     head_learning_rate: float | None = None
     layer_lr_decay: float = 1.0
+    conditioning_learning_rate: float | None = None
 
 
 def check_training(recipe: Recipe) -> None:
@@ -115,8 +120,8 @@ def check_training(recipe: Recipe) -> None:
                 cure=guess,
             )
         else:
-            # transformers takes true here, though its hint says otherwise.
-            hint = bool | str | None if name == "fsdp" else known[name].type
+            # transformers takes true for fsdp, though its hint says otherwise; auto is ours.
+            hint = {"fsdp": bool | str | None, "bf16": bool | Literal["auto"]}.get(name, known[name].type)
             _check_type(hint, value, where, key, faults)
     check_fsdp(recipe, faults)
     faults.check()
@@ -163,6 +168,8 @@ def training_arguments(
     """
     settings = {**DEFAULTS, **{k: v for k, v in recipe.training.items() if k not in OWN}}
     own = OwnArguments(**{k: recipe.training[k] for k in OWN if k in recipe.training})
+    if recipe.conditioning is not None:
+        own = replace(own, conditioning_learning_rate=recipe.conditioning.learning_rate)
     if settings["eval_strategy"] == "no" or settings["save_strategy"] == "no":
         settings = {k: v for k, v in settings.items() if k != "load_best_model_at_end" or k in recipe.training}
     elif settings["eval_strategy"] != settings["save_strategy"] and "load_best_model_at_end" not in recipe.training:
@@ -175,6 +182,7 @@ def training_arguments(
     # Without an accelerator transformers allows bf16 only when it is told so.
     settings.setdefault("use_cpu", not (torch.cuda.is_available() or torch.backends.mps.is_available()))
     settings["max_steps"] = max_steps
+    settings["bf16"] = settings["bf16"] is True
     try:
         arguments = TrainingArguments(
             output_dir=str(recipe.output_dir),
@@ -187,11 +195,29 @@ def training_arguments(
         where = recipe.place_of("training")
         raise FaultyInput([_as_fault(str(error), where)]) from error
     count = processes or arguments.world_size
-    check_division(recipe.mixture.batch, count, arguments.gradient_accumulation_steps)
-    arguments.per_device_train_batch_size = recipe.mixture.batch // (count * arguments.gradient_accumulation_steps)
+    if recipe.mixture.max_tokens is None:  # else `fit_batches`, once there is a mixture
+        check_division(recipe.mixture.batch, count, arguments.gradient_accumulation_steps)
+        arguments.per_device_train_batch_size = recipe.mixture.batch // (count * arguments.gradient_accumulation_steps)
     if arguments.world_size == 1 and arguments.n_gpu > 1:
         arguments._n_gpu = 1  # DataParallel cannot split a mixed batch; torchrun uses all devices
     return arguments, own
+
+
+def fit_batches(arguments: TrainingArguments, mixture: Mixture, recipe: Recipe) -> None:
+    """See that token-budget batches can be cut for all processes, and tell the Trainer about how many texts a device has of them.
+
+    Raises:
+        FaultyInput: they cannot.
+    """
+    if not isinstance(mixture, BudgetMixture):
+        return
+    try:
+        mixture.check_parts(arguments.world_size, arguments.gradient_accumulation_steps)
+    except FaultyInput as error:
+        faults = [replace(one, where=recipe.place_of(*one.key.split("."))) for one in error.faults]
+        raise FaultyInput(faults) from error
+    parts = arguments.world_size * arguments.gradient_accumulation_steps
+    arguments.per_device_train_batch_size = max(1, round(mixture.texts_a_step / parts))
 
 
 def _as_fault(message: str, where: str) -> Any:

@@ -256,6 +256,11 @@ class AfterUpdate(TrainerCallback):
     def __init__(self, trainer: MultiTaskTrainer) -> None:
         self.trainer = trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The model is wrapped and loaded, so that nothing comes or goes from here on (FSDP exchanges parameters in every step)."""
+        if not self.trainer.multi.is_sharded:
+            self.trainer.multi.fix_structure()
+
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The weights have just been updated."""
         self.trainer.balancer.after_update(self.trainer)

@@ -30,8 +30,9 @@ from ..metrics.calibration import (
 )
 from ..model import losses
 from ..model.heads import Head
+from ..model.multitask import MultiTaskModel
 from ..task import Abstain, Calibration, Task
-from .confidences import Outputs, decisions, gather
+from .confidences import Outputs, decisions, gather, nearest_of
 from .finetune import by_task, make_scorer
 from .prepare import Prepared
 from .score import open_checkpoint
@@ -49,7 +50,7 @@ class TaskReport:
     Attributes:
         units: decisions that the calibration error is over: texts, words, labels of texts, first and last tokens of answers.
         temperature: 1 where validation does not say.
-        loss, error: before and after; the negative log-likelihood and the expected calibration error.
+        loss, error: before and after; the negative log-likelihood and the expected calibration error; None for a retrieval.
         thresholds, abstain: as stored; None where there are none.
         answered: share of the texts that get an answer, where the task abstains.
         metrics: metric → before and after.
@@ -57,8 +58,8 @@ class TaskReport:
 
     units: int
     temperature: float
-    loss: tuple[float, float]
-    error: tuple[float, float]
+    loss: tuple[float, float] | None
+    error: tuple[float, float] | None
     thresholds: dict[str, float] | None = None
     abstain: dict[str, Any] | None = None
     answered: float | None = None
@@ -106,8 +107,12 @@ def calibrate(
     before = by_task(
         make_scorer(prepared, "validation").score(model, device=model.device, batch=batch), _names(prepared)
     )
-    reports, found = {}, {}
-    for name, outputs in gather(model, prepared, [task.name for task in chosen], batch).items():
+    reports: dict[str, TaskReport] = {}
+    found: dict[str, Calibration] = {}
+    finding = [task for task in chosen if task.kind.annotation == "match"]
+    for task in finding:
+        found[task.name], reports[task.name] = _tune_retrieval(model, prepared, task, wanted[task.name], batch)
+    for name, outputs in gather(model, prepared, [t.name for t in chosen if t not in finding], batch).items():
         kind = model.kinds[name]
         found[name], reports[name] = tune(
             kind, outputs, outside=outside.get(name), accuracy=wanted.get(name), thresholds=thresholds
@@ -163,7 +168,10 @@ def _chosen(
     """
     scored = {name for corpus in prepared.encoded["validation"] for name in prepared.owners[corpus]}
     able = {
-        task.name: task for task in prepared.tasks if task.kind.annotation in WITH_PROBABILITIES and task.name in scored
+        task.name: task
+        for task in prepared.tasks
+        if task.name in scored
+        and (task.kind.annotation in WITH_PROBABILITIES or (task.kind.annotation == "match" and task.name in accuracy))
     }
     faults = Faults()
     for name in [*(names or ()), *outside, *accuracy]:
@@ -175,7 +183,8 @@ def _chosen(
                 allowed=f"with probabilities and validation data: {allowed}",
             )
     for name in [*outside, *accuracy]:
-        if name in able and able[name].kind.annotation != "label":
+        silent = ("label",) if name in outside else ("label", "match")
+        if name in able and able[name].kind.annotation not in silent:
             faults.add(
                 f"{name} ({able[name].head}) cannot abstain", key="--out-of-scope", allowed="a task of one label"
             )
@@ -231,6 +240,36 @@ def tune(
     return calibration, report
 
 
+def _tune_retrieval(
+    model: MultiTaskModel, prepared: Prepared, task: Task, accuracy: float, batch: int
+) -> tuple[Calibration, TaskReport]:
+    """The threshold of a retrieval: cosines are no probabilities, so that is all there is to tune."""
+    scores, right = nearest_of(model, prepared, task, batch)
+    abstain, answered = _threshold(task.name, answering_threshold(scores, right, accuracy), scores, right, accuracy)
+    report = TaskReport(len(scores), 1.0, None, None, abstain=abstain.model_dump() if abstain else None)
+    report.answered = answered
+    return Calibration(abstain=abstain), report
+
+
+def _threshold(
+    name: str, threshold: float | None, confidence: Any, right: Any, accuracy: float
+) -> tuple[Abstain | None, float]:
+    """(what to store, the share of texts that are answered) for a threshold that keeps so many answers right.
+
+    Raises:
+        FaultyInput: no threshold does.
+    """
+    told = f"without a threshold {right.mean():.4f} of the answers are right"
+    if threshold is None:
+        if right.mean() < accuracy:
+            found = f"no threshold reaches {accuracy} on validation ({told})"
+            raise fault(found, key=f"--accuracy {name}", cure="ask for less")
+        logger.warning("%s: does not abstain: %s", name, told)
+        return None, 1.0
+    threshold = _inside(threshold)
+    return Abstain(threshold=threshold), float((confidence >= threshold).mean())
+
+
 def _inside(value: float) -> float:
     """A threshold that the schema takes."""
     return min(max(value, EDGE), 1 - EDGE)
@@ -257,13 +296,7 @@ def _abstention(
     else:
         assert accuracy is not None
         threshold = answering_threshold(confidence, right, accuracy)
-        told = f"without a threshold {right.mean():.4f} of the answers are right"
-        if threshold is None and right.mean() < accuracy:
-            raise fault(
-                f"no threshold reaches {accuracy} on validation ({told})",
-                key=f"--accuracy {kind.task.name}",
-                cure="ask for less",
-            )
+        return _threshold(kind.task.name, threshold, confidence, right, accuracy)
     if threshold is None:
         logger.warning("%s: does not abstain: %s", kind.task.name, told)
         return None, 1.0

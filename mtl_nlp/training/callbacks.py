@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from .schedule import Schedule
+from .throughput import Throughput
 
 
 class ScheduleCallback(TrainerCallback):
     """Tells the `Schedule` of steps and evaluations, ends the run where it says so, and lets the learning rate go down before."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
+    def __init__(self, schedule: Schedule, throughput: Throughput) -> None:
+        self.schedule, self.throughput = schedule, throughput
         self._rates: list[Any] = []
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
@@ -33,6 +34,7 @@ class ScheduleCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the step; at the end of a run that is cut short, score and save as at the end of any other."""
+        self.throughput.end()
         self.schedule.note_step()
         if self.schedule.over:
             control.should_training_stop = True
@@ -82,8 +84,7 @@ class TaskProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Losses beside the bar."""
         if self.bar is not None and logs and "loss" in logs:
-            losses = [f"{name} {logs[f'loss_{name}']:.3f}" for name in self.tasks if f"loss_{name}" in logs]
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f} | " + " · ".join(losses), refresh=False)
+            self.bar.set_postfix_str(progress(logs, self.tasks), refresh=False)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """One line a task's metrics."""
@@ -99,6 +100,19 @@ class TaskProgress(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def progress(logs: Mapping[str, float], tasks: Sequence[str]) -> str:
+    """`loss 0.412 | sst2 0.301 (62 %) · btc 0.598 (38 %) | 2913 tokens/s, 4 % padding`: each task's loss and share, the speed."""
+    each = [
+        f"{name} {logs[f'loss_{name}']:.3f} ({logs.get(f'share_{name}', 0.0):.0%})".replace("%", " %")
+        for name in tasks
+        if f"loss_{name}" in logs
+    ]
+    parts = [f"loss {logs['loss']:.3f}", " · ".join(each)]
+    if "tokens_per_second" in logs:
+        parts.append(f"{logs['tokens_per_second']:.0f} tokens/s, {100 * logs.get('padding', 0.0):.0f} % padding")
+    return " | ".join(part for part in parts if part)
 
 
 def summary(metrics: dict[str, float], tasks: Sequence[str], prefix: str = "eval") -> str:

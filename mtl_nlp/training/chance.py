@@ -45,6 +45,9 @@ def chance_loss(task: Task, split: EncodedSplit, special: Iterable[int] = ()) ->
     column = split.rows[f"@{task.name}"]
     if kind == "choice":
         return _choices(column, split.offsets.tolist())
+    if kind == "match":
+        # As if all passages of the split were in one batch: no more is known of a batch beforehand.
+        return math.log(max(2, sum(end - start - 1 for start, end in pairwise(split.offsets.tolist()))))
     targets = [target for target in column if target is not None]
     if kind == "relevance":
         return _candidates(targets, pairwise=task.loss.objective == "pairwise")

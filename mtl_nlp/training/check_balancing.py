@@ -8,6 +8,7 @@ from ..balancing.gradient_aggregation import make_aggregator
 from ..balancing.loss_weighting import weighting_class
 from ..balancing.rules import Setup, check_setup
 from ..balancing.settings import method_name, method_settings
+from ..conditioning import kind_of
 from ..errors import Faults, FaultyInput
 from ..recipe import Recipe
 
@@ -63,6 +64,8 @@ def setup_of(recipe: Recipe, shared_texts: bool | None = None) -> Setup:
         optimizer=str(training.get("optim", "adamw_torch_fused")),
         shared_texts=shared_texts,
         cosines=spec.cosine_steps is not None,
+        conditioning=kind_of(recipe.conditioning),
+        recomputed=bool(training.get("gradient_checkpointing") or training.get("torch_compile")),
     )
 
 

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from ..data.batching import Collator
 from ..data.mixture import Draw
-from ..decoding import by_length, texts_of, to_device
+from ..decoding import Decoder, by_length, run_batch, texts_of, to_device
+from ..metrics.pool import nearest
 from ..model import losses
 from ..model.heads import Head
 from ..model.multitask import MultiTaskModel
+from ..task import Task
 from .prepare import Prepared
 
 
@@ -75,6 +77,26 @@ def gather(model: MultiTaskModel, prepared: Prepared, names: Sequence[str], batc
                 found[name].labels.append(labels)
                 found[name].sizes.append(rows.get("sizes"))
     return {name: outputs for name, outputs in found.items() if outputs.labels}
+
+
+def nearest_of(
+    model: MultiTaskModel, prepared: Prepared, task: Task, batch: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(cosine of the nearest passage of the validation split, whether it is a right one) of every question of a retrieval."""
+    collator = Collator(prepared.tokenizer, prepared.tasks, prepared.owners, labelled=False)
+    decoders = {task.name: Decoder(task)}
+    corpus = next(name for name, tasks in prepared.owners.items() if task.name in tasks)
+    split = prepared.encoded["validation"][corpus]
+    vectors, texts = [], []
+    model.eval()
+    for numbers in by_length(split.lengths, batch):
+        found = run_batch(model, decoders, collator, corpus, texts_of(split, numbers, None), device=model.device)
+        pairs = zip(found[task.name], (split.gold[task.name][number] for number in numbers), strict=True)
+        for decoded, gold in pairs:
+            if gold is not None:
+                vectors.append(decoded.value)
+                texts.append(gold)
+    return nearest(vectors, texts)
 
 
 def _compact(kind: Head, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,7 +116,7 @@ class DistillingTrainer(MultiTaskTrainer):
         counts = super()._count(batches)
         rows = torch.tensor([sum(len(batch["input_ids"]) for batch in batches)])
         self._all_reduce(rows)
-        return RetainCounts(counts.units, counts.rows, counts.tokens, counts.clock, int(rows))
+        return RetainCounts(**vars(counts), step_rows=int(rows))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from ..consistency import consistency_of
-from ..data.batching import Collator
 from ..data.features import EncodedSplit
+from ..data.unlabelled import InputCollator
 from ..decoding import Decoded, Decoder, by_length, run_batch, texts_of
 from ..errors import fault
 from ..joint import Agreement, joint_scores
 from ..metrics import ABSTAINED, compute
+from ..metrics.pool import pooled
 from ..model.multitask import MultiTaskModel
 from ..task import Task
 
@@ -44,7 +45,10 @@ class Scorer:
     ) -> None:
         self.tasks = {task.name: task for task in tasks}
         self.splits, self.owners, self.contexts = dict(splits), dict(owners), dict(contexts or {})
-        self.collator = Collator(tokenizer, tasks, owners, labelled=False)
+        self.collators = {
+            corpus: InputCollator(tokenizer, [task for task in tasks if task.name in names])
+            for corpus, names in self.owners.items()
+        }
         self.decoders = {task.name: Decoder(task) for task in tasks if task.kind.annotation != "none"}
         self.batches = 0
 
@@ -59,8 +63,12 @@ class Scorer:
         processes: int = 1,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         on_batch: Callable[[], Any] = lambda: None,
+        on_answers: Callable[[str, Mapping[str, Mapping[int, Decoded]]], Any] = lambda corpus, answers: None,
     ) -> dict[str, float]:
         """`PREFIX_TASK_METRIC` for every metric, and `PREFIX_mean`, the mean of the primary metrics.
+
+        Args:
+            on_answers: is given each corpus' answers, task → text → decoded.
 
         Raises:
             FaultyInput: a task has no reference in any of the splits.
@@ -70,21 +78,46 @@ class Scorer:
         metrics: dict[str, float] = {}
         for corpus, split in self.splits.items():
             found = self._run(model, corpus, split, device, batch, (process, processes), context, on_batch)
-            for name, answers in found.items():
-                for metric, value in self._metrics(name, split, answers).items():
-                    metrics[f"{prefix}_{name}_{metric}"] = value
-            for name in found:
-                for metric, value in self._joint_metrics(name, split, found).items():
-                    metrics[f"{prefix}_{name}_{metric}"] = value
-        primary = [metrics[key] for name in self.tasks for key in self._primary(name, prefix, metrics)]
-        if primary:
-            metrics[f"{prefix}_mean"] = sum(primary) / len(primary)
+            on_answers(corpus, found)
+            metrics |= self.measure(corpus, found, prefix)
+        metrics |= self.mean(metrics, prefix)
         seconds = time.perf_counter() - start
         texts = sum(len(split) for split in self.splits.values())
         return metrics | {
             f"{prefix}_runtime": round(seconds, 3),
             f"{prefix}_texts_per_second": round(texts / seconds, 1),
         }
+
+    def answers(
+        self, model: MultiTaskModel, *, device: torch.device, batch: int = 64
+    ) -> Iterator[tuple[str, dict[str, dict[int, Decoded]]]]:
+        """Corpus by corpus: task → number of the text → what `decoders` make of it."""
+        model.eval()
+        for corpus, split in self.splits.items():
+            yield corpus, self._run(model, corpus, split, device, batch, (0, 1), nullcontext, lambda: None)
+
+    def measure(
+        self, corpus: str, found: Mapping[str, Mapping[int, Decoded]], prefix: str = "eval"
+    ) -> dict[str, float]:
+        """`PREFIX_TASK_METRIC` of the answers for one corpus.
+
+        Raises:
+            FaultyInput: a task has no reference in it.
+        """
+        split = self.splits[corpus]
+        metrics: dict[str, float] = {}
+        for measured in (
+            lambda name: self._metrics(name, split, found[name]),
+            lambda name: self._joint_metrics(name, split, found),
+        ):
+            for name in found:
+                metrics |= {f"{prefix}_{name}_{metric}": value for metric, value in measured(name).items()}
+        return metrics
+
+    def mean(self, metrics: Mapping[str, float], prefix: str = "eval") -> dict[str, float]:
+        """`PREFIX_mean`, the mean of the primary metrics; nothing where there is none."""
+        primary = [metrics[key] for name in self.tasks for key in self._primary(name, prefix, metrics)]
+        return {f"{prefix}_mean": sum(primary) / len(primary)} if primary else {}
 
     def _primary(self, name: str, prefix: str, metrics: Mapping[str, float]) -> list[str]:
         task = self.tasks[name]
@@ -111,7 +144,7 @@ class Scorer:
             # As many passes in every process: a sharded model gathers its parameters in all of them at once.
             texts = batches[min(number, len(batches) - 1)]
             inputs = texts_of(split, texts, self.contexts.get(corpus))
-            found = run_batch(model, wanted, self.collator, corpus, inputs, device=device, context=context)
+            found = run_batch(model, wanted, self.collators[corpus], corpus, inputs, device=device, context=context)
             for name, decoded in found.items():
                 answers[name].update(zip(texts, decoded, strict=True))
             on_batch()
@@ -125,6 +158,8 @@ class Scorer:
         predictions, references = [answers[i].value for i in scored], [gold[i] for i in scored]
         if task.kind.annotation == "label":
             predictions = [ABSTAINED if label is None else label for label in predictions]
+        if task.kind.annotation == "match":
+            predictions, references = pooled(predictions, references)
         scheme = "none" if task.scheme == "none" else "iob2"
         return compute(task.metric_names, predictions, references, labels=task.labels, scheme=scheme)
 

@@ -10,33 +10,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from ..data.batching import Collator
 from ..data.mixture import Mixture
 from ..errors import UserError, fault
 from ..hub.card import write_card
-from ..hub.checkpoint import CARD, METRICS, write_json, write_model
+from ..hub.checkpoint import CARD, HISTORY, METRICS, write_json, write_model
+from ..hub.environment import history
 from ..hub.location import repository
 from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
 from ..recipe import Recipe, load_recipe, make_recipe
 from ..schema import Source
 from . import lora
-from .arguments import training_arguments
+from .arguments import fit_batches, training_arguments
 from .balance import Balancer
 from .callbacks import summary
 from .chance import chance_losses
 from .check_balancing import takes_task_gradients
+from .conditioning import condition_model, row_cost
 from .distil import DistillingTrainer
 from .embedding_gradient import give_sparse_gradient, keep_row_gradient
 from .evaluation import Scorer
 from .forgetting import forgetting, old_scores
 from .memory import keep_freed_memory
 from .mixing import plan_lines
+from .precision import keep_precision
 from .prepare import Prepared, check_recipe, prepare
+from .profiling import Profile, ProfileCallback
 from .resume import check_same_run, find_checkpoint, output_folder
 from .sharding import check_processes, shard_layers, whole_state
+from .teachers import teacher_targets
+from .teaching import TeachingCollator, TeachingTrainer
 from .trainer import MultiTaskTrainer
 from .transfer import take_heads
 from .warm_start import warm_model
@@ -83,6 +90,7 @@ def finetune(
     push: str | None = None,
     private: bool = False,
     callbacks: Any = (),
+    profile: Profile | None = None,
 ) -> Result:
     """Train one shared encoder on all tasks of a recipe and save the checkpoint to its `output_dir`.
 
@@ -95,6 +103,7 @@ def finetune(
         push: publish the finished model as `OWNER/NAME`; and while training, as `training.hub_strategy` says.
         private: whether a repository that this makes is private.
         callbacks: further `transformers.TrainerCallback`s.
+        profile: write where the time of a step goes to the run's folder.
 
     Raises:
         UserError: anything at fault in recipe, data or output folder, before the first step.
@@ -107,18 +116,27 @@ def finetune(
     prepared = prepare(made, data_root=root, memory=datasets)
     checkpoint = find_checkpoint(folder, resume)
     if checkpoint is not None:
+        if prepared.precision is not None:
+            prepared.precision = keep_precision(made, prepared.precision, checkpoint)
         check_same_run(checkpoint, prepared)
     trainer = build_trainer(prepared, callbacks=callbacks, push=push, private=private)
     before = old_scores(prepared, scoring(trainer))
     folder.mkdir(parents=True, exist_ok=True)
+    cost = row_cost(prepared, trainer.mixture)
     if trainer.is_world_process_zero():
-        for line in plan_lines(made, trainer.mixture):
+        for line in (*plan_lines(made, trainer.mixture), str(prepared.precision)):
             logger.info("%s", line)
+        if cost is not None:
+            logger.info("%s", cost.line())
+    if profile is not None and trainer.is_world_process_zero():
+        trainer.add_callback(ProfileCallback(trainer, profile, folder))
     start = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report = run_report(prepared, trainer.mixture, output.global_step, time.perf_counter() - start)
     report["parameters"] = parameter_counts(trainer.multi)
     report |= trainer.schedule.report()
+    if cost is not None:
+        report["rows_per_text"] = {"training": round(cost.training, 4), "prediction": cost.prediction}
     return save_result(trainer, prepared, folder, report, before)
 
 
@@ -139,6 +157,7 @@ def build_trainer(
     recipe, tasks = prepared.recipe, prepared.tasks
     mixture = prepared.mixture()
     arguments, own = training_arguments(recipe, max_steps=mixture.planned)
+    fit_batches(arguments, mixture, recipe)
     if push is not None:
         arguments.push_to_hub = True
         arguments.hub_model_id, arguments.hub_revision = repository(push)
@@ -168,7 +187,7 @@ def build_trainer(
         arguments,
         mixture=mixture,
         train=prepared.encoded["train"],
-        collator=Collator(prepared.tokenizer, tasks, owners, labelled=True, seed=recipe.seed),
+        collator=training_collator(prepared, owners, arguments),
         scorer=scorer,
         own=own,
         weights={task.name: task.loss.weight for task in tasks},
@@ -193,14 +212,31 @@ def starting_model(prepared: Prepared) -> MultiTaskModel:
         pad = prepared.tokenizer.pad_token_id
         model = MultiTaskModel.from_encoder(recipe.encoder_spec, prepared.tasks, base=recipe.base, pad_token_id=pad)
     take_heads(model, prepared.tasks)
+    condition_model(model, recipe)
     if recipe.lora is not None:
         lora.add_adapters(model, recipe.lora)
     return model
 
 
+def training_collator(prepared: Prepared, owners: Mapping[str, list[str]], arguments: Any) -> Collator:
+    """Pads training rows; with teachers it adds what they say, computed here or read from the run's folder."""
+    recipe = prepared.recipe
+    options: dict[str, Any] = {"labelled": True, "seed": recipe.seed}
+    if recipe.distil is None:
+        return Collator(prepared.tokenizer, prepared.tasks, owners, **options)
+    folder = None if recipe.output_dir is None else Path(recipe.output_dir)
+    first, batch = arguments.process_index == 0, arguments.per_device_eval_batch_size
+    # Whether outputs are computed or read again, what is drawn afterwards is the same.
+    with torch.random.fork_rng():
+        targets = teacher_targets(prepared, folder, write=first, batch=batch)
+    return TeachingCollator(prepared.tokenizer, prepared.tasks, owners, targets=targets, **options)
+
+
 def trainer_class(prepared: Prepared) -> Callable[..., MultiTaskTrainer]:
-    """The plain trainer, or the one that holds inherited tasks to their old outputs."""
+    """The plain trainer, or one that learns from teachers or holds inherited tasks to their old outputs."""
     recipe, retain = prepared.recipe, prepared.recipe.retain
+    if recipe.distil is not None:
+        return partial(TeachingTrainer, distil=recipe.distil)
     if prepared.start is None or retain is None or retain.method != "distil":
         return MultiTaskTrainer
     old = prepared.start.model()
@@ -262,6 +298,14 @@ def scoring(trainer: MultiTaskTrainer) -> dict[str, Any]:
     }
 
 
+def scores_of_final(trainer: MultiTaskTrainer) -> dict[str, float]:
+    """The validation scores of the weights that the run ended with, where they were taken on the way; empty if not."""
+    state = trainer.state
+    best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
+    step = state.best_global_step if best else state.global_step
+    return dict(trainer.scores.get(step or 0, {}))
+
+
 def save_result(
     trainer: MultiTaskTrainer,
     prepared: Prepared,
@@ -274,11 +318,12 @@ def save_result(
     Args:
         before: the scores of the checkpoint that the run began at.
     """
+    metrics = {} if lora.is_adapted(trainer.multi) else scores_of_final(trainer)
     lora.merge(trainer.multi)
-    metrics: dict[str, float] = {}
-    if prepared.encoded["validation"]:
+    if prepared.encoded["validation"] and not metrics:
         scorer = trainer.scorer or make_scorer(prepared, "validation")
         metrics = scorer.score(trainer.multi, **scoring(trainer))
+    if metrics:
         logger.info("validation: %s", summary(metrics, [task.name for task in prepared.tasks]))
     names = [task.name for task in prepared.tasks]
     scores = by_task(metrics, names)
@@ -308,6 +353,7 @@ def _write_model(
     trainer._save(str(folder), state_dict=state)
     facts = {"validation": result.metrics, "mean": result.mean, "run": result.report}
     write_json(folder / METRICS, facts | ({"forgetting": result.forgetting} if result.forgetting else {}))
+    write_json(folder / HISTORY, history(trainer.state.log_history))
     earlier = result.folder / CARD
     write_card(folder, previous=earlier.read_text(encoding="utf-8", errors="replace") if earlier.is_file() else None)
 

@@ -145,7 +145,7 @@ class ParameterSteps(GradientSteps):
     def _scale_heads(self, tasks: Sequence[str], weights: Tensor) -> None:
         inside = {id(parameter) for parameter in self.shared}
         for name, weight in zip(tasks, weights.tolist(), strict=True):
-            for parameter in self.trainer.multi.heads[name].parameters():
+            for parameter in self.trainer.multi.own_parameters(name):
                 if parameter.grad is not None and id(parameter) not in inside:
                     parameter.grad.mul_(weight)
 

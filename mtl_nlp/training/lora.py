@@ -143,8 +143,8 @@ def load_adapters(model: MultiTaskModel, folder: Path) -> None:
     if adapters.keys() != adapter_state(model).keys():
         odd = listed(sorted(adapters.keys() ^ adapter_state(model).keys()), 6)
         raise fault(f"the adapters are of another run: {odd}", where=str(folder / ADAPTERS))
-    heads = {name: value for name, value in saved.items() if name.startswith("heads.")}
-    model.load_state_dict(adapters | heads, strict=False)
+    own = {name: value for name, value in saved.items() if name.startswith(("heads.", "conditioning."))}
+    model.load_state_dict(adapters | own, strict=False)
     merged = merged_state(model)
     changed = [name for name, value in saved.items() if not torch.equal(merged[name].cpu(), value)]
     if changed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.budget import BudgetMixture, refuse_homogeneous
 from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
 from ..data.strategies import SamplingSettings, SchedulePoint, check_options, find_strategy, weight_faults
 from ..errors import Faults, FaultyInput, closest, fault, listed
 from ..recipe import Recipe
 from .arguments import DEFAULTS
+from .conditioning import encoded_times
 
 logger = logging.getLogger("mtl_nlp")
+
+MANY_BLOCKS = 64
+"""So many whole blocks and a part of one keep the rates to within a hundredth or two, whatever the part."""
 
 if TYPE_CHECKING:
     from .prepare import Prepared
@@ -47,6 +52,11 @@ def check_mixture(recipe: Recipe) -> None:
                 here, cure = f"{key}.{name}", closest(name, tasks).strip()
                 faults.add("unknown task", where=place(recipe, here), key=here, allowed=listed(tasks), cure=cure)
     _check_reference(recipe, faults)
+    if recipe.mixture.max_tokens is not None:
+        try:
+            refuse_homogeneous(recipe.mixture.batching)
+        except FaultyInput as error:
+            found += error.faults
     for one in found:
         faults.extend(FaultyInput([replace(one, where=place(recipe, one.key))]))
     faults.check()
@@ -148,8 +158,12 @@ def _mixture(prepared: Prepared) -> Mixture:
     owner = {task: corpus for corpus, names in owners.items() for task in names}
     settings = sampling_settings(recipe, owner)
     rehearsed = rehearsal_rates(recipe, {corpus: len(train[corpus]) for corpus in owners}, owners)
+    make: Callable[..., Mixture] = Mixture
+    if spec.max_tokens is not None:
+        tokens = {name: split.tokens for name, split in train.items()}
+        make = partial(BudgetMixture, tokens=tokens, max_tokens=spec.max_tokens)
     make = partial(
-        Mixture,
+        make,
         {corpus: len(train[corpus]) for corpus in owners},
         strategy=spec.strategy if rehearsed is None else "fixed",
         temperature=settings.temperature,
@@ -160,7 +174,7 @@ def _mixture(prepared: Prepared) -> Mixture:
         adapt=settings.adapt,
         max_passes=spec.max_passes,
         batching=spec.batching,
-        batch=spec.batch,
+        batch=spec.most_texts,
         seed=recipe.seed,
         lengths={name: split.lengths for name, split in train.items()},
         bucket=spec.bucketing and not find_strategy(spec.strategy).alternating,
@@ -170,18 +184,36 @@ def _mixture(prepared: Prepared) -> Mixture:
     first = make()
     steps = first.at_most(total_steps(recipe, first))
     if steps < 1:
-        found = f"{spec.max_passes}: not one batch of {spec.batch} texts"
+        found = f"{spec.max_passes}: not one batch of {size_of(first)}"
         raise fault(
             found, where=place(recipe, "mixture.max_passes"), key="mixture.max_passes", cure="a smaller mixture.batch"
         )
     steps = min(steps, recipe.stopping.budget.steps or steps)
     most = block_of(steps, learns=first.strategy.learns or recipe.stopping.per_task)
-    mixture = make(steps=steps, block_batches=even_block(steps, most))
-    tokens = recipe.stopping.budget.tokens
-    if tokens is not None and expected_tokens(mixture, train) > tokens:
-        steps = max(1, int(steps * tokens / expected_tokens(mixture, train)))
+    # To count the batches of a long run again would take seconds.
+    long = isinstance(first, BudgetMixture) and steps > MANY_BLOCKS * most
+    mixture = make(steps=steps, block_batches=most if long else even_block(steps, most))
+    if isinstance(mixture, BudgetMixture):
+        assert isinstance(first, BudgetMixture)
+        mixture.take_over(first)
+        # Blocks of another size hold a little more or less.
+        mixture.planned = steps = min(
+            mixture.at_most(total_steps(recipe, mixture)), recipe.stopping.budget.steps or steps
+        )
+    limit = recipe.stopping.budget.tokens
+    times = encoded_times(prepared) if limit is not None else {}
+    if limit is not None and expected_tokens(mixture, train, times) > limit:
+        steps = max(1, int(steps * limit / expected_tokens(mixture, train, times)))
         mixture = make(steps=steps, block_batches=even_block(steps, most))
     return mixture
+
+
+def size_of(mixture: Mixture) -> str:
+    """What a global batch holds, in words."""
+    if not isinstance(mixture, BudgetMixture):
+        return f"{mixture.batch} texts"
+    texts = f" and {mixture.batch} texts" if mixture.batch < mixture.max_tokens else ""
+    return f"up to {mixture.max_tokens} tokens{texts}"
 
 
 def total_steps(recipe: Recipe, mixture: Mixture) -> int:
@@ -226,9 +258,12 @@ def block_of(steps: int, *, learns: bool) -> int:
     return max(8, min(32, steps // 32)) if learns else 32
 
 
-def expected_tokens(mixture: Mixture, train: Mapping[str, EncodedSplit]) -> float:
-    """Real tokens through the encoder in the planned steps, from each corpus' mean."""
-    return sum(row.draws * mean_tokens(train[row.corpus]) for row in mixture.describe(steps=mixture.planned))
+def expected_tokens(
+    mixture: Mixture, train: Mapping[str, EncodedSplit], times: Mapping[str, float] | None = None
+) -> float:
+    """Real tokens through the encoder in the planned steps, from each corpus' mean and how many `times` a text is encoded."""
+    rows, times = mixture.describe(steps=mixture.planned), times or {}
+    return sum(row.draws * mean_tokens(train[row.corpus]) * times.get(row.corpus, 1.0) for row in rows)
 
 
 def mean_tokens(split: EncodedSplit) -> float:
@@ -260,6 +295,13 @@ def _annotated(prepared: Prepared) -> dict[str, dict[str, NDArray[np.bool_]]]:
 def foretold(recipe: Recipe, mixture: Mixture) -> list[str]:
     """What has to be said beside the table of draws: what it leaves open, and what may end the run early."""
     notes, strategy, stopping = [], mixture.strategy, recipe.stopping
+    if isinstance(mixture, BudgetMixture):
+        draws = sum(row.draws for row in mixture.describe(steps=mixture.planned))
+        known = "an estimate, as rates change on the way" if strategy.learns or stopping.per_task else "exact"
+        notes.append(
+            f"max_tokens {mixture.max_tokens}: {draws / mixture.planned:.1f} texts a step; "
+            f"the steps are fixed, draws and passes {known}"
+        )
     blocks = f"{mixture.blocks} blocks of up to {mixture.block_batches} batches"
     if strategy.learns:
         source = "losses" if "losses" in strategy.reads else "scores"
@@ -286,7 +328,7 @@ def foretold(recipe: Recipe, mixture: Mixture) -> list[str]:
 
 def plan_lines(recipe: Recipe, mixture: Mixture) -> list[str]:
     """For the log: texts, rates, draws and passes of each corpus, and the notes."""
-    lines = [f"mixture {recipe.mixture.strategy}: {mixture.planned} steps of {mixture.batch} texts"]
+    lines = [f"mixture {recipe.mixture.strategy}: {mixture.planned} steps of {size_of(mixture)}"]
     for row in mixture.describe(steps=mixture.planned):
         rate = f"{row.rate:.4f}" + (f" → {row.last_rate:.4f}" if row.last_rate is not None else "")
         lines.append(f"  {row.corpus}: {row.texts} texts, rate {rate}, {row.draws} draws, {row.passes:.2f} passes")

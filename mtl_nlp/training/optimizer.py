@@ -1,4 +1,4 @@
-"""Parameter groups: head and layer-wise learning rates, no decay on norms and biases."""
+"""Parameter groups: head and layer-wise learning rates, no decay on norms, biases and conditions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 from ..model.encoder import layers_of
 from .arguments import OwnArguments
 
+CONDITIONS = "conditioning."
+
 
 def learning_rates(model: Any, base: float, own: OwnArguments) -> dict[str, float]:
     """Parameter name → learning rate.
 
     The top layer has `base`, each layer below it `layer_lr_decay` times the one above, the embeddings once more; the heads have
-    `head_learning_rate`, or `base`.
+    `head_learning_rate`, or `base`; the conditions of `conditioning:` have its `learning_rate`, or the heads'.
     """
     stack = layers_of(model.encoder)
     prefix = next(name for name, module in model.named_modules() if module is stack)
@@ -23,7 +25,9 @@ def learning_rates(model: Any, base: float, own: OwnArguments) -> dict[str, floa
     rates: dict[str, float] = {}
     for name, _ in model.named_parameters():
         found = layer.match(name)
-        if name.startswith("heads."):
+        if name.startswith(CONDITIONS):
+            rates[name] = own.conditioning_learning_rate or head
+        elif name.startswith("heads."):
             rates[name] = head
         elif found:
             rates[name] = base * own.layer_lr_decay ** (len(stack) - 1 - int(found.group(1)))
@@ -42,7 +46,7 @@ def parameter_groups(
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decay = weight_decay if name in decays else 0.0
+            decay = weight_decay if name in decays and not name.startswith(CONDITIONS) else 0.0
             group = groups.setdefault((rates[name], decay), {"params": [], "lr": rates[name], "weight_decay": decay})
             group["params"].append(parameter)
     return list(groups.values())

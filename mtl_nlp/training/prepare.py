@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data.cache import DataCache
+from ..data.cached import cached_split
 from ..data.class_weights import settle_losses
-from ..data.features import EncodedSplit, encode_split
+from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
 from ..data.sources import Corpus, final_tasks, read_corpora
 from ..data.windows import RowEncoder
@@ -24,7 +26,9 @@ from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import check_best_metric, check_training
 from .check_balancing import check_balancing
+from .conditioning import check_conditioning
 from .mixing import build_mixture, check_mixture, check_stopping
+from .precision import Precision, settle_precision
 from .transfer import adopt_labels
 from .warm_start import Start, inherit, starting_point
 
@@ -36,6 +40,7 @@ METRIC_KINDS = {
     "answer": "answer",
     "choice": "label",
     "relevance": "relevance",
+    "match": "relevance",
 }
 
 
@@ -49,6 +54,7 @@ class Prepared:
         owners: corpus → names of its tasks.
         max_length: most tokens a row.
         start: the checkpoint that the run begins at.
+        precision: what a run computes in; None where a checkpoint is scored.
     """
 
     recipe: Recipe
@@ -59,6 +65,7 @@ class Prepared:
     encoded: dict[str, dict[str, EncodedSplit]]
     max_length: int
     start: Start | None = None
+    precision: Precision | None = None
 
     @property
     def owners(self) -> dict[str, list[str]]:
@@ -85,7 +92,8 @@ def check_recipe(recipe: Recipe) -> None:
         FaultyInput: every fault.
     """
     faults = Faults()
-    for check in (check_training, check_metrics, check_best_metric, check_mixture, check_stopping, check_balancing):
+    checks = (check_training, check_metrics, check_best_metric, check_mixture, check_stopping, check_balancing)
+    for check in (*checks, check_conditioning):
         try:
             check(recipe)
         except FaultyInput as error:
@@ -169,13 +177,16 @@ def prepare(
     spec = recipe.encoder_spec
     max_length = longest_row(config, tokenizer, spec.max_length) if config is not None else spec.max_length or 512
     encoded: dict[str, dict[str, EncodedSplit]] = {split: {} for split in SPLITS}
+    cache = DataCache.of(recipe.cache, recipe.base, recipe.place_of("cache"))
     for corpus in corpora:
         encoder = row_encoder(corpus, tokenizer, max_length, spec.stride)
-        for split, part in corpus.splits.items():
-            encoded[split][corpus.name] = encode_split(corpus, part, encoder, scored=split != "train" or not need_train)
+        for split in corpus.splits:
+            scored = split != "train" or not need_train
+            encoded[split][corpus.name] = cached_split(cache, corpus, split, encoder, scored=scored)
     tasks = settle_losses(tasks, {corpus.name: corpus.task_names for corpus in corpora}, encoded["train"])
     recipe._tasks = tasks
-    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length, start)
+    precision = None if scoring else settle_precision(recipe, config)
+    return Prepared(recipe, corpora, tasks, tokenizer, config, encoded, max_length, start, precision)
 
 
 def _read(

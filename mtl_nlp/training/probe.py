@@ -24,7 +24,8 @@ from ..data.mixture import CorpusDraws, Mixture
 from ..decoding import by_length, run_batch, texts_of
 from ..errors import fault
 from ..recipe import Stopping
-from .arguments import training_arguments
+from .arguments import fit_batches, training_arguments
+from .conditioning import row_cost
 from .evaluation import Scorer
 from .finetune import build_trainer, make_scorer
 from .mixing import foretold
@@ -42,7 +43,8 @@ class RunPlan:
     """What a run will do.
 
     Attributes:
-        batch: the global batch in texts: `processes` × `accumulation` × `device_batch`.
+        batch: the global batch in texts: `processes` × `accumulation` × `device_batch`. With `max_tokens` it is the mean, rounded.
+        max_tokens: most real tokens in it, where there is such a limit.
         epochs: draws over the texts of all training splits.
         warmup_steps: steps until the learning rate stands at its height.
         evaluations: during the run; one more scores the finished model. Early stopping may leave some out.
@@ -56,6 +58,7 @@ class RunPlan:
     strategy: str
     batching: str
     batch: int
+    max_tokens: int | None
     processes: int
     accumulation: int
     device_batch: int
@@ -110,25 +113,30 @@ def plan_run(prepared: Prepared) -> RunPlan:
     recipe, mixture = prepared.recipe, prepared.mixture()
     steps = mixture.planned
     arguments, _ = training_arguments(recipe, max_steps=steps)
+    fit_batches(arguments, mixture, recipe)
+    drawn = mixture.describe(steps=steps)
+    draws = sum(corpus.draws for corpus in drawn)
     evaluations = count_evaluations(arguments, mixture)
+    cost = row_cost(prepared, mixture)
     return RunPlan(
         encoder=recipe.encoder_spec.name,
         max_length=prepared.max_length,
         strategy=recipe.mixture.strategy,
         batching=recipe.mixture.batching,
-        batch=mixture.batch,
+        batch=round(draws / steps),
+        max_tokens=recipe.mixture.max_tokens,
         processes=arguments.world_size,
         accumulation=arguments.gradient_accumulation_steps,
         device_batch=arguments.per_device_train_batch_size,
         steps=steps,
-        epochs=steps * mixture.batch / mixture.total,
+        epochs=draws / mixture.total,
         steps_per_epoch=mixture.steps(1),
-        draws=steps * mixture.batch,
+        draws=draws,
         warmup_steps=arguments.get_warmup_steps(steps),
         evaluations=evaluations,
         validation_texts=sum(len(split) for split in prepared.encoded["validation"].values()),
-        corpora=mixture.describe(steps=steps),
-        notes=foretold(recipe, mixture),
+        corpora=drawn,
+        notes=foretold(recipe, mixture) + ([cost.line()] if cost is not None else []),
     )
 
 
@@ -220,7 +228,8 @@ def _trial(prepared: Prepared, folder: str, steps: int) -> Any:
     # One process cannot shard.
     training = {key: value for key, value in recipe.training.items() if key not in ("fsdp", "fsdp_config")}
     stopping = Stopping()
-    changes = {"training": {**training, **silent}, "stopping": stopping, "output_dir": folder}
+    # Teachers are asked once, before the first step, and cost a step next to nothing.
+    changes = {"training": {**training, **silent}, "stopping": stopping, "output_dir": folder, "distil": None}
     return recipe.model_copy(update=changes)
 
 
@@ -246,7 +255,7 @@ def _score(trainer: MultiTaskTrainer, scorer: Scorer, corpus: str, texts: list[i
         return
     inputs = texts_of(scorer.splits[corpus], texts, scorer.contexts.get(corpus))
     context, device = trainer.compute_loss_context_manager, trainer.args.device
-    run_batch(trainer.multi, wanted, scorer.collator, corpus, inputs, device=device, context=context)
+    run_batch(trainer.multi, wanted, scorer.collators[corpus], corpus, inputs, device=device, context=context)
 
 
 def spread(size: int, number: int) -> Iterator[int]:

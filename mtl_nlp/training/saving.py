@@ -46,7 +46,11 @@ class SavingTrainer(Trainer):
     @property
     def multi(self) -> MultiTaskModel:
         """The model, not wrapped."""
-        return cast(MultiTaskModel, self.accelerator.unwrap_model(self.model))
+        # Unwrapping walks through all modules, and this is asked for several times a step.
+        model: Any = self.model
+        return (
+            model if isinstance(model, MultiTaskModel) else cast(MultiTaskModel, self.accelerator.unwrap_model(model))
+        )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights, configuration and what belongs beside them; no pickle. One process writes, from `state_dict` if sharded."""

@@ -153,14 +153,15 @@ class Schedule:
         return max(0.0, (self.end - self.step) / max(1, self.end - self.decay_from))
 
     def report(self) -> dict[str, Any]:
-        """For `metrics.json`: tokens, and the regimes with whole rates."""
+        """For `metrics.json`: tokens, seconds, and the regimes with whole rates."""
         history = [
             {"block": r.block, "step": r.block * self.mixture.block_batches, "retired": sorted(r.retired)}
             | ({"rates": dict(r.rates)} if r.rates is not None else {})
             for r in self.mixture.regimes.all
             if r.block * self.mixture.block_batches < max(1, self.step)
         ]
-        return {"planned_steps": self.mixture.planned, "tokens": self.tokens, "regimes": history}
+        seconds = round(self.clock() / 1000, 1)  # of a resumed run all parts
+        return {"planned_steps": self.mixture.planned, "tokens": self.tokens, "seconds": seconds, "regimes": history}
 
     # Decided at the border of two blocks.
 

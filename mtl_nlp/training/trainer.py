@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoader, lookahead
@@ -33,6 +34,7 @@ from .publishing import Publisher
 from .saving import SavingTrainer
 from .schedule import Schedule
 from .sharding import idle_tasks
+from .throughput import Throughput
 
 
 @dataclass
@@ -40,17 +42,25 @@ class StepCounts:
     """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
 
     With class weights a unit counts as much as its weight, so that the mean is a weighted one. `tokens` are the real ones of all
-    rows, `clock` the milliseconds that the run has taken by the first process' clock.
+    rows, `encoded` those that the encoder sees (a conditioned one sees a row once a task), `positions` those with padding; `clock`
+    the milliseconds that the run has taken by the first process' clock.
     """
 
     units: dict[str, float]
     rows: dict[str, int]
     tokens: int = 0
     clock: int = 0
+    encoded: int = 0
+    positions: int = 0
 
     def share(self, task: str) -> float:
         """s_t: the task's labelled rows over those of all tasks."""
-        return self.rows[task] / max(sum(self.rows.values()), 1)
+        return self.rows[task] / max(self.all_rows, 1)
+
+    @cached_property
+    def all_rows(self) -> int:
+        """Labelled rows of all tasks."""
+        return sum(self.rows.values())
 
     def mean(self, task: str, loss_sum: Tensor) -> Tensor:
         """A micro-batch's part of L_t: its sum over the step's units (0 where all of them weigh nothing)."""
@@ -121,8 +131,11 @@ class MultiTaskTrainer(SavingTrainer):
         self.weights = dict.fromkeys(self.task_names, 1.0) | dict(weights or {})
         self.equal_shares, self.save_extra = equal_shares, save_extra
         self._dropout, self._micro_batch = dropout, (-1, 0)
-        self._task_log = TaskLog()
+        self._places = {name: place for place, name in enumerate(self.task_names)}
+        self._task_log, self.throughput = TaskLog(), Throughput()
         self._step_losses: dict[str, Tensor] = {}
+        self._weights: int | None = None
+        self.scores: dict[int, dict[str, float]] = {}  # by step
         self.publisher: Publisher | None = None  # set by `init_hf_repo`
         rows = MixtureDataset(train)
         # The Trainer asks for an evaluation set although it is the scorer that evaluates.
@@ -134,7 +147,7 @@ class MultiTaskTrainer(SavingTrainer):
         self.cosines = GradientCosines(self, cosine_steps) if cosine_steps else None
         self.add_callback(AfterUpdate(self))
         self.remove_callback(_default_progress(self))
-        self.add_callback(ScheduleCallback(self.schedule))
+        self.add_callback(ScheduleCallback(self.schedule, self.throughput))
         self.add_callback(TaskProgress(self.task_names, self.schedule))
         for callback in callbacks:
             self.add_callback(callback)
@@ -143,7 +156,10 @@ class MultiTaskTrainer(SavingTrainer):
         """Train, or go on from a `checkpoint-N`; what the run decided until then rules again."""
         if isinstance(resume_from_checkpoint, str | Path):
             self.schedule.load_state_dict(read_state(Path(resume_from_checkpoint))["schedule"])
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.multi.free_structure()
 
     def _get_learning_rate(self) -> float:
         """What is logged: the rate of the step, with the decay at the end of a run that is cut short."""
@@ -190,6 +206,7 @@ class MultiTaskTrainer(SavingTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The step's micro-batches, and how many units and rows each task has in them; none when the run is over."""
+        self.throughput.begin()
         self.schedule.settle()
         if self.schedule.over:  # resumed at its end
             self.control.should_training_stop = True
@@ -199,28 +216,45 @@ class MultiTaskTrainer(SavingTrainer):
             for batch in batches:
                 batch["tasks"].pop(name, None)
         counts = self._count(batches)
-        self.schedule.used = (counts.tokens, counts.clock)
+        self.schedule.used = (counts.encoded, counts.clock)
+        self.throughput.note(counts.tokens, counts.positions)
         return batches, counts
 
     def _count(self, batches: Sequence[Mapping[str, Any]]) -> StepCounts:
-        # The last column: real tokens, and the time of the first process, so that all processes end a run together.
-        table = torch.zeros(2, len(self.task_names) + 1, dtype=torch.float64)
+        # Beside the tasks: positions, tokens encoded, real tokens; and the first process' time, so that all end a run together.
+        units, seen, kinds = [0.0] * (len(self.task_names) + 3), [0] * (len(self.task_names) + 3), self.multi.kinds
+        conditioned = self.multi.conditioning is not None
         for batch in batches:
-            table[0, -1] += int(batch["attention_mask"].sum())
+            lengths = batch["attention_mask"].sum(1)
+            units[-1] += int(lengths.sum())
+            units[-3] += batch["attention_mask"].numel()
+            if conditioned:
+                units[-2] += sum(int(lengths[rows["rows"]].sum()) for rows in batch["tasks"].values())
             for name, rows in batch["tasks"].items():
-                place = self.task_names.index(name)
-                table[0, place] += self.multi.kinds[name].units(rows["labels"])
-                table[1, place] += len(rows["rows"])
-        table[1, -1] = self.schedule.clock() if self.args.process_index == 0 else 0
+                place = self._places[name]
+                units[place] += kinds[name].units(rows["labels"])
+                seen[place] += len(rows["rows"])
+        seen[-1] = self.schedule.clock() if self.args.process_index == 0 else 0
+        table = torch.tensor([units, seen], dtype=torch.float64)
         self._all_reduce(table)
-        (*units, tokens), (*rows_seen, clock) = table.tolist()
-        rows_seen, tokens, clock = [round(number) for number in rows_seen], round(tokens), round(clock)
+        (*units, positions, encoded, tokens), (*rows_seen, _, _, clock) = table.tolist()
         return StepCounts(
             dict(zip(self.task_names, units, strict=True)),
-            dict(zip(self.task_names, rows_seen, strict=True)),
-            tokens=tokens,
-            clock=clock,
+            dict(zip(self.task_names, map(round, rows_seen), strict=True)),
+            tokens=round(tokens),
+            clock=round(clock),
+            encoded=round(encoded) if conditioned else round(tokens),
+            positions=round(positions),
         )
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """For the Trainer's `total_flos`: 6 a token and weight of the encoder, whose weights are counted once."""
+        if self._weights is None:
+            embeddings = {
+                id(p) for m in self.multi.encoder.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+            }
+            self._weights = sum(p.numel() for p in self.multi.encoder.parameters() if id(p) not in embeddings)
+        return 6 * self._weights * int(inputs["input_ids"].numel())
 
     def _all_reduce(self, table: Tensor) -> None:
         """Sum a small table over all processes, in place."""
@@ -334,7 +368,7 @@ class MultiTaskTrainer(SavingTrainer):
                     mine = log.loss.get(name, torch.zeros((), device=self.args.device))
                     logs[f"loss_{name}"] = self._summed(mine) / log.seen[name]
                 logs[f"share_{name}"] = log.share.get(name, 0.0) / log.steps
-            logs |= self.balancer.log_lines()
+            logs |= self.throughput.lines() | self.balancer.log_lines()
             self._task_log = TaskLog()
         super().log(logs, start_time)
 
@@ -361,6 +395,7 @@ class MultiTaskTrainer(SavingTrainer):
             context=context,
             on_batch=lambda: self.callback_handler.on_prediction_step(self.args, self.state, self.control),
         )
+        self.scores[self.state.global_step] = metrics
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -27,6 +27,7 @@ from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, EncoderSpec, Recipe
 from ..schema import read_yaml
 from ..task import Task
+from .conditioning import inherit_conditioning
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -40,12 +41,14 @@ class Start:
         tasks: all its tasks, in order.
         encoder_config: the encoder's configuration.
         encoder: the recipe's `encoder` that it was trained with, as plain data.
+        conditioning: what its configuration says of the encoder's conditions; None if there are none.
     """
 
     folder: Path
     tasks: list[Task]
     encoder_config: Any
     encoder: dict[str, Any]
+    conditioning: Any = None
 
     def model(self) -> MultiTaskModel:
         """The checkpoint's model, loaded anew."""
@@ -76,7 +79,7 @@ def starting_point(recipe: Recipe) -> Start | None:
         data, _ = read_yaml(folder / RESOLVED, "resolved recipe")
         found = data.get("encoder")
         trained = found if isinstance(found, dict) else {"name": found} if isinstance(found, str) else {}
-    return Start(folder, tasks, config.encoder_config, trained)
+    return Start(folder, tasks, config.encoder_config, trained, config.conditioning)
 
 
 def _is_plain(folder: Path) -> bool:
@@ -110,6 +113,7 @@ def inherit(recipe: Recipe, start: Start) -> None:
         if task.name not in known and task.data.source is None and not task.data.columns.roles():
             faults.add("missing", where=task.where, key=f"{task.name}.data", allowed="where its texts are")
     _check_retained(recipe, start, faults)
+    inherit_conditioning(recipe, start.conditioning, faults)
     faults.check()
     left = [task.name for task in start.tasks if task.name not in recipe._inherited]
     if left:
@@ -189,15 +193,19 @@ def warm_model(start: Start, tasks: Sequence[Task], spec: EncoderSpec, untrained
         encoder.set_attn_implementation(spec.attention)
     for module in encoder.modules():
         module._is_hf_initialized = True
-    config = MultiTaskConfig(encoder.config, [task_record(task) for task in tasks])
+    config = MultiTaskConfig(
+        encoder.config, [task_record(task) for task in tasks], conditioning=old.config.conditioning
+    )
     config._attn_implementation = encoder.config._attn_implementation
     model = MultiTaskModel(config, encoder)
     model._start_poolers(_pooler_of(old))
     for task in tasks:
         if task.name in old.kinds:
             copy_head(model, old, task.name)
+            copy_condition(model, old, task.name)
     for name in untrained:
-        model.heads[name].requires_grad_(False)
+        for parameter in model.own_parameters(name):
+            parameter.requires_grad_(False)
     freeze(model.encoder, spec.freeze)
     return model
 
@@ -214,6 +222,12 @@ def output_names(task: Task) -> list[str]:
     """What the outputs of a task's head are called: tags, or labels."""
     labels = list(task.labels or ())
     return tag_names(labels, task.tag_scheme) if task.kind.annotation == "tags" else labels
+
+
+def copy_condition(model: MultiTaskModel, old: MultiTaskModel, name: str) -> None:
+    """Give the task the condition that it has in `old`, where that is conditioned."""
+    if model.conditioning is not None and old.conditioning is not None:
+        model.conditioning.tasks[name].load_state_dict(old.conditioning.tasks[name].state_dict())
 
 
 def copy_head(model: MultiTaskModel, old: MultiTaskModel, name: str) -> None:

@@ -31,6 +31,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "answer": {"question": "question", "context": "context", "answers": "answers"},
     "choice": {"context": "context", "choices": "choices", "label": "right"},
     "relevance": {"query": "query", "candidates": "candidates", "relevance": "relevance"},
+    "match": {"query": "query", "positive": "positive", "negatives": "negatives"},
     "none": {"text": "text"},
 }
 ANNOTATED = {
@@ -41,6 +42,7 @@ ANNOTATED = {
     "answer": "answers",
     "choice": "right",
     "relevance": "relevance",
+    "match": "positive",
 }
 
 
@@ -69,6 +71,10 @@ def row_of(annotation: str, number: int) -> dict[str, Any]:
     if annotation == "relevance":
         candidates = ["the box", "a great film", "it was late"][: 2 + number % 2]
         return {"query": text, "candidates": candidates, "relevance": [1.0, 0.0, 2.0][: len(candidates)]}
+    if annotation == "match":
+        answers = ("the box", "a great film", "it was late", "bob and anna")
+        # Some questions have the same answer, and some bring a hard negative.
+        return {"query": text, "positive": answers[number % 4], "negatives": ["the song"][: number % 2]}
     return {"text": text}
 
 

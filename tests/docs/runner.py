@@ -32,6 +32,8 @@ SHORTER = {
     "train": ["--set", "training.max_steps=2"],
     "add-task": ["--set", "training.max_steps=2"],
     "check": ["--no-probe"],
+    "fuse distil": ["--set", "training.max_steps=2"],
+    "compare": ["--set", "training.max_steps=2"],
 }
 SKIPPED = ("make", "pip", "python", "git", "torchrun")
 NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -144,8 +146,9 @@ class Runner:
             self.output, self.errors = done.stdout, done.stderr
             return done.returncode
         words = shlex.split(command)
-        if words[1] in SHORTER:
-            words += ["--set", f"encoder.name={self.encoder}", *SHORTER[words[1]]]
+        name = " ".join(words[1:3]) if words[1] == "fuse" else words[1]
+        if name in SHORTER:
+            words += ["--set", f"encoder.name={self.encoder}", *SHORTER[name]]
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
         before, sys.argv = sys.argv, words
         code = 0

@@ -24,6 +24,10 @@ NOT_RUN = {
         "make demo",
         "make test",
     ],
+    "docs/how-to/build-an-assistant.md": ["python -m mtl_nlp demo --assistant"],
+    "docs/how-to/explain-a-decision.md": [
+        "python scripts/studies/faithfulness.py CHECKPOINT DATA_ROOT --texts 8 --write"
+    ],
     "docs/how-to/train-on-several-devices.md": ["torchrun --nproc_per_node 4 -m mtl_nlp train recipe.yaml"],
     "CONTRIBUTING.md": ["make test", "make check", "make slow", "make demo"],
 }

@@ -16,7 +16,10 @@ import mtl_nlp
 from mtl_nlp.balancing import AGGREGATORS, WEIGHTINGS
 from mtl_nlp.cli import commands  # noqa: F401 - registers the commands
 from mtl_nlp.cli.app import app
+from mtl_nlp.comparison import CompareSpec
+from mtl_nlp.conditioning import Conditioning
 from mtl_nlp.data.strategies import STRATEGIES
+from mtl_nlp.distil import Distil
 from mtl_nlp.inference.predictor import Predictor
 from mtl_nlp.kinds import HEADS, head_kind
 from mtl_nlp.metrics import ALIASES, METRICS
@@ -52,8 +55,11 @@ MODELS: dict[str, type[BaseModel]] = {
     "stopping": Stopping,
     "schedule": SchedulePointSpec,
     "budget": Budget,
+    "conditioning": Conditioning,
     "lora": Lora,
     "retain": Retain,
+    "distil": Distil,
+    "compare": CompareSpec,
 }
 
 
@@ -105,7 +111,11 @@ def test_the_examples_of_recipe_keys_are_valid() -> None:
                 start = {"encoder": {"from": "runs/first"}} if name == "retain" else {}
                 assert make_recipe({"tasks": ["demo_intent"], **start, **data})
             else:
-                needed = {"at": 0.0} if title == "schedule" else {}
+                needed: dict[str, Any] = {
+                    "schedule": {"at": 0.0},
+                    "conditioning": {"kind": "lora"},
+                    "distil": {"teachers": {"sst2": "runs/sst2"}},
+                }.get(title, {})
                 assert model.model_validate({**needed, **data}, strict=True)
 
 
@@ -198,7 +208,7 @@ def test_the_answer_of_every_head_is_shown(every_kind: Result) -> None:
     shown = {
         name: code(cells[0])[0] for name, cells in keys(REFERENCE / "prediction.md", "The answer of each head").items()
     }
-    predictor = Predictor.from_pretrained(every_kind.folder)
+    predictor = Predictor.from_pretrained(every_kind.folder, knowledge=[{"id": "box", "answer": "a box"}])
     assert set(shown) == {task.name for task in predictor.tasks}
     row = {
         "text": "anna is in london",

@@ -368,3 +368,52 @@ def test_a_reader_that_leaves_ends_it_quietly(checkpoint: str, tmp_path: Path) -
     err = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), err) == (0, b"")
+
+
+# Precision and several processes
+
+
+def test_precision_and_path_are_told(run: Run) -> None:
+    found = run("--text", "anna is in london", "--precision", "bf16", "--verbose")
+    assert found.code == 0
+    assert "path: bfloat16 weights, padding-free" in found.err
+    refused = run("--text", "a", "--precision", "int8")
+    assert refused.code == 2
+    assert "--format onnx --int8" in refused.err
+    assert run("--text", "a", "--precision", "half").code == 2
+
+
+@pytest.mark.slow
+def test_several_processes_write_what_one_writes(checkpoint: str, tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    words = "anna is in london and bob was at acme corp".split()
+    source.write_text("".join(" ".join(words[: 1 + i % 9]) + "\n" for i in range(2100)))
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631"]
+    written = {}
+    for name, command in {
+        "one": PROGRAM,
+        "two": PROGRAM,
+        "launched": [*launcher, "-m", "mtl_nlp", "predict"],
+    }.items():
+        target = tmp_path / f"{name}.jsonl"
+        more = ["--processes", "2"] if name == "two" else []
+        args = [checkpoint, str(source), "--tasks", "sent,ner", "--device", "cpu", "--output", str(target), *more]
+        done = subprocess.run([*command, *args], env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        written[name] = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert len(written["one"]) == 2100
+    for name in ("two", "launched"):
+        assert [row["text"] for row in written[name]] == [row["text"] for row in written["one"]]
+        for one, other in zip(written["one"], written[name], strict=True):
+            assert one["predictions"]["sent"]["label"] == other["predictions"]["sent"]["label"]
+            assert one["predictions"]["ner"].keys() == other["predictions"]["ner"].keys()
+    refused = subprocess.run(
+        [*launcher, "-m", "mtl_nlp", "predict", checkpoint, "--text", "a"], env=env, capture_output=True, text=True
+    )
+    assert "every process has to read the input" in refused.stderr

@@ -34,6 +34,7 @@ def test_the_wheel_carries_every_task_file(wheel: Path) -> None:
     assert len(shipped) > 30
     assert {f"mtl_nlp/shipped_tasks/{path.as_posix()}" for path in shipped} <= inside
     assert "mtl_nlp/shipped_recipes/demo.yaml" in inside
+    assert {f"mtl_nlp/report/page_files/{name}" for name in ("report.html", "style.css", "script.js")} <= inside
 
 
 @pytest.mark.slow

@@ -102,6 +102,9 @@ def test_every_rule_is_broken_by_something() -> None:
         Setup(weighting="uncertainty", sharded=True),
         Setup(cosines=True, tasks=1),
         Setup(weighting="famo", optimizer="galore_adamw_layerwise"),
+        Setup(gradients="mgda", on="representation", conditioning="film"),
+        Setup(conditioning="film", sharded=True),
+        Setup(conditioning="film", recomputed=True),
     ]
     found = {rule.name for setup in setups for rule in broken_rules(setup)}
     assert found == {rule.name for rule in RULES}

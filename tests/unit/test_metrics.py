@@ -34,6 +34,7 @@ SPANS = (tags("B-PER I-PER O B-PER", "O O"), tags("B-PER I-PER O B-LOC", "B-ORG 
 LOOSE = (tags("I-PER I-PER O"), tags("B-PER I-PER O"), ["PER"])
 ANSWERS = (["the Cat!", "a red big dog", "", "maybe"], [["cat"], ["big red dog house", "dog"], [], []], None)
 CHOICES = ([0, 3, 1, 1], [0, 2, 1, 0], None)
+SIX = ([[0.6, 0.5, 0.4, 0.3, 0.2, 0.1]], [[0.0, 0.0, 1.0, 0.0, 0.0, 1.0]], None)
 RANKS = ([[0.1, 0.9, 0.5], [1.0, 0.0]], [[1.0, 0.0, 2.0], [0.0, 1.0]], None)
 
 CASES: list[tuple[str, tuple[Any, Any, Any], float]] = [
@@ -79,6 +80,11 @@ CASES: list[tuple[str, tuple[Any, Any, Any], float]] = [
     # relevance in the order of the scores: 0, 2, 1 and 0, 1
     ("ndcg", RANKS, ((2 / math.log2(3) + 1 / 2) / (2 + 1 / math.log2(3)) + 1 / math.log2(3)) / 2),
     ("ndcg@10", RANKS, ((2 / math.log2(3) + 1 / 2) / (2 + 1 / math.log2(3)) + 1 / math.log2(3)) / 2),
+    # the first candidate is right in neither; of six, one of two right ones comes fifth at most
+    ("recall@1", RANKS, 0.0),
+    ("recall@5", SIX, 1 / 2),
+    ("recall@5", RANKS, 1.0),
+    ("recall@10", SIX, 1.0),
     ("mrr", RANKS, 1 / 2),
     ("mrr@10", RANKS, 1 / 2),
     ("map", RANKS, ((1 / 2 + 2 / 3) / 2 + 1 / 2) / 2),
@@ -142,6 +148,8 @@ def test_right_predictions_score_best(name: str) -> None:
         # "c" occurs nowhere and must not count; binary metrics have two labels
         labels = ["a", "b"] if name in ("f1", "precision", "recall") else ["a", "b", "c"]
         best = 1.0 if METRICS[name].higher_better else 0.0
+        # Of two right candidates only one can come first.
+        best = 0.75 if name == "recall@1" else best
         assert compute([name], predictions, references, labels=labels) == {name: pytest.approx(best)}
 
 

@@ -49,3 +49,39 @@ def test_weights_travel_with_the_checkpoints_record(head: str, tiny_encoder: Pat
     loss = {"pos_weight": {"a": 3.0}} if head.startswith("multi") else {"class_weights": {"a": 3.0}}
     MultiTaskModel.from_encoder(str(tiny_encoder), [task_of(head, loss=loss)]).save_pretrained(tmp_path)
     assert MultiTaskModel.from_pretrained(tmp_path).tasks[0].loss.given() == list(loss)
+
+
+def test_rows_gathered_for_all_heads_are_those_gathered_for_each(tiny_encoder: Path) -> None:
+    names = ["sequence_classification", "token_classification", "regression"]
+    # In float64: one backward pass and three round differently.
+    model = MultiTaskModel.from_encoder(str(tiny_encoder), [task_of(name) for name in names]).eval().double()
+    ids = torch.randint(5, 60, (4, 9))
+    places = {"sequence_classification": [0, 2], "token_classification": [1, 2, 3], "regression": [3]}
+    tasks = {name: {"rows": torch.tensor(places[name]), "width": 9 - i} for i, name in enumerate(names)}
+    together = model(input_ids=ids, tasks=tasks).logits
+    sum(logits.square().sum() for logits in together.values()).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    for name, rows in tasks.items():
+        alone = model(input_ids=ids, tasks={name: rows}).logits[name]
+        torch.testing.assert_close(alone, together[name], rtol=0, atol=1e-10)
+        alone.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-10)
+
+
+def test_a_fixed_structure_changes_nothing_but_the_search(tiny_encoder: Path) -> None:
+    model = MultiTaskModel.from_encoder(str(tiny_encoder), [task_of("regression")])
+    parameters = list(model.parameters())
+    model.fix_structure()
+    model.encoder.encoder.layer[1].eval()
+    assert all(module.training for module in model.train().modules())
+    assert not any(module.training for module in model.eval().modules())
+    assert [id(p) for p in model.parameters()] == [id(p) for p in parameters]
+    parameters[3].grad = torch.ones_like(parameters[3])
+    model.zero_grad()
+    assert parameters[3].grad is None
+    model.free_structure()
+    model.extra = torch.nn.Linear(2, 2)
+    assert len(list(model.parameters())) == len(parameters) + 2

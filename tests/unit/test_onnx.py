@@ -14,7 +14,8 @@ import torch
 from mtl_nlp import Predictor
 from mtl_nlp.errors import UserError
 from mtl_nlp.inference.onnx import GRAPH, KEY, OnnxModel
-from mtl_nlp.inference.onnx_export import agreement, export_onnx
+from mtl_nlp.inference.onnx_choice import agreement
+from mtl_nlp.inference.onnx_export import export_onnx
 from mtl_nlp.inference.onnx_int8 import rounded
 from mtl_nlp.task import Task
 from tests.tiny_checkpoint import CONTEXT, build_checkpoint
@@ -98,8 +99,8 @@ def test_int8_has_the_chosen_tasks_and_fewer_bytes(small: Any, graph: Path) -> N
     import onnx
 
     nodes = onnx.load(str(small.folder / GRAPH)).graph.node
-    # Query, key, value, their output and the two of the feed-forward part in each of two layers.
-    assert sum(node.op_type == "MatMulIntegerToFloat" for node in nodes) == 12
+    # Query, key and value together, their output and the two of the feed-forward part in each of two layers.
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in nodes) == 8
 
 
 def test_int8_answers_do_not_depend_on_the_batch(small: Any) -> None:
