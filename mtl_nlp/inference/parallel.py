@@ -100,11 +100,12 @@ def in_ranks(predictor: Any, job: Job, rows: Iterable[Any], tally: Tally | None 
     Raises:
         UserError: as `stream`, in all of them.
     """
-    from accelerate import PartialState
     from torch import distributed
 
-    state, tally = PartialState(), tally or Tally()
-    rank, world = state.process_index, state.num_processes
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo")  # only answers are exchanged, no tensors of a device
+    tally = tally or Tally()
+    rank, world = distributed.get_rank(), distributed.get_world_size()
     coming = _windows(rows, job.window)
     stopped: UserError | None = None
     while stopped is None:
