@@ -10,8 +10,8 @@ Twitter Corpus and SNIPS, in random order; every task answers every text.
 * Batches: the plain side tokenises batches of 32 as they come, pads them, and takes the arg max of each model's logits, model
   after model: no decoding, no offsets, no JSON. Our side is `Predictor`, all of it.
 * Single: the plain side calls the models one after another for one text; our side is `Predictor` on one text.
-* Equal labels, of a task on the texts of its own corpus, are those of `Predictor` in fp32, whose own are compared with the plain models' arg max (constrained decoding may
-  change a tag).
+* Equal labels, of a task on the texts of its own corpus, are those of `Predictor` in fp32, whose own are compared with the plain
+  models' arg max (constrained decoding may change a tag).
 
 Rounds are interleaved; medians, lowest and highest. CHECKPOINT needs no graph beside it: they are exported to a temporary folder.
 """
