@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from .answers import answer
 from .flow import Settings, Tally, autocast, device_of, fed_rows, parts_of, row_settings, windows
 from .inputs import PREDICTIONS, Item, Piece
 from .knowledge import Entry, Knowledge, KnowledgeBase, read_knowledge
-from .onnx import OnnxModel, check_graph, is_onnx
+from .onnx import OnnxModel, check_graph, is_onnx, one_torch_thread
 from .passes import EncodedPiece, Passes, encode_pieces, passes
 from .precision import PRECISIONS, SINGLE, Judge, NarrowEncoder, need_int8, single_graph
 
@@ -352,7 +353,9 @@ class Predictor:
                 batches = list(passes(encoded, settings.size))
                 model = self._model_for(kind, runner, batches)
                 for batch in batches:
-                    for name, found in runner.run(batch, model).items():
+                    with one_torch_thread() if isinstance(model, OnnxModel) else nullcontext():
+                        ran = runner.run(batch, model)
+                    for name, found in ran.items():
                         for one, decoded in zip(batch, found, strict=True):
                             answers[one.piece.row, name] = (
                                 decoded.value
