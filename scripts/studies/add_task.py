@@ -151,9 +151,14 @@ def table() -> str:
         runs = [
             (found, find("three tasks", seed), find("alone", seed)) for seed in seeds if (found := find(name, seed))
         ]
-        if len(runs) < len(seeds):
+        if not runs:
             rows.append(f"| {name} | not run |" + " |" * (len(OLD) + 6))
             continue
+        label = (
+            name
+            if len(runs) == len(seeds)
+            else f"{name} ({', '.join(str(found['seed']) for found, _, _ in runs)} only)"
+        )
         new = statistics.mean(100 * found["test"][NEW] for found, _, _ in runs)
         gap = statistics.mean(100 * (found["test"][NEW] - alone["test"][NEW]) for found, _, alone in runs)
         seconds = statistics.mean(found["cpu_seconds"] for found, _, _ in runs)
@@ -165,7 +170,7 @@ def table() -> str:
                 statistics.mean(100 * (found["test"][t] - base["test"][t]) for found, base, _ in runs) for t in OLD
             ]
             cells = [f"{gap:+.2f}", *(f"{loss:+.2f}" for loss in losses), f"{min(losses):+.2f}"]
-        rows.append(f"| {name} | {new:.2f} | " + " | ".join(cells) + f" | {seconds:.0f} | {size} |")
+        rows.append(f"| {label} | {new:.2f} | " + " | ".join(cells) + f" | {seconds:.0f} | {size} |")
     return "\n".join([*head, *rows])
 
 
