@@ -43,7 +43,6 @@ WAYS: dict[str, tuple[str, str | None, list[str]]] = {
     "lora, rehearsal": ("lora", "rehearsal", []),
     "distil": ("distil", None, []),
     "rehearsal": ("rehearsal", None, []),
-    "rehearsal, 3 epochs": ("rehearsal", None, ["training.num_train_epochs=3"]),
 }
 
 
