@@ -63,7 +63,7 @@ class EnsemblePredictor(Predictor):
     @property
     def tasks(self) -> list[Task]:
         """The ensemble's tasks that can be answered, in order."""
-        return [task for task in self.ensemble.tasks.values() if task.kind.annotation != "none"]
+        return [task for task in self.ensemble.tasks.values() if task.kind.annotation not in ("none", "match")]
 
     def _decoder(self, name: str) -> EnsembleDecoder:
         owners = self.ensemble.members_of(name)

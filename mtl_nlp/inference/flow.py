@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +16,7 @@ from ..schema import read_yaml
 from ..task import Task
 from .inputs import Item, Piece, as_item, pieces_of
 
+T = TypeVar("T")
 DTYPES = {
     "float32": None,
     "fp32": None,
@@ -56,9 +57,9 @@ def fed_rows(rows: Iterable[Any], settings: Settings, lookahead: int) -> Iterato
         yield item, pieces_of(item, number % lookahead, settings.tasks, named=settings.named)
 
 
-def windows(fed: Iterator[Fed], size: int) -> Iterator[list[Fed]]:
+def windows(fed: Iterator[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` rows; what stands before a fault comes before it."""
-    held: list[Fed] = []
+    held: list[T] = []
     try:
         for one in fed:
             held.append(one)

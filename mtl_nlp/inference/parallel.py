@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UserError, fault
-from .flow import Tally
+from .flow import Tally, windows
 from .inputs import Item, as_item
 
 
@@ -153,20 +153,7 @@ def _taken(one: Answered, tally: Tally) -> Iterator[dict[str, Any]]:
 
 
 def _windows(rows: Iterable[Any], size: int) -> Iterator[list[Item]]:
-    """Rows in lists; what stands before a fault of the input comes before it."""
-    held: list[Item] = []
-    try:
-        for number, row in enumerate(rows, 1):
-            held.append(as_item(row, f"row {number}"))
-            if len(held) == size:
-                yield held
-                held = []
-    except UserError:
-        if held:
-            yield held
-        raise
-    if held:
-        yield held
+    return windows((as_item(row, f"row {number}") for number, row in enumerate(rows, 1)), size)
 
 
 _WORKER: dict[str, Any] = {}

@@ -73,9 +73,9 @@ class NarrowEncoder:
         else:
             kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
-        hidden = hidden.float()
+        parts = self.model._states(hidden.float(), tasks or {})
         logits = {
-            name: self.model._head_logits(name, hidden, attention_mask, input_ids, rows)
+            name: self.model._head_logits(name, parts[name], attention_mask, input_ids, rows)
             for name, rows in (tasks or {}).items()
         }
         return MultiTaskOutput(logits=logits)

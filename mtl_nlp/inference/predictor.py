@@ -93,7 +93,8 @@ class Predictor:
         self.precision = _precision(precision, dtype, model)
         ours: Any = self.model if isinstance(model, MultiTaskModel) else None
         self._narrow = NarrowEncoder(ours) if precision == "bf16" and ours is not None else None
-        self._judge = Judge(ours) if precision == "auto" and ours is not None else None
+        plain = ours is not None and ours.conditioning is None
+        self._judge = Judge(ours) if precision == "auto" and plain else None
         self._single = single
         # Truncation is state of a fast tokenizer, so two threads must not encode at once.
         self.encoding = threading.Lock()
@@ -146,6 +147,9 @@ class Predictor:
                 raise fault("an ONNX graph answers no retrieval task", where=str(folder), key="knowledge", cure=cure)
             return cls._from_graph(Path(folder), device, dtype=dtype, words=words, precision=precision)
         if is_ensemble(folder):
+            if knowledge is not None:
+                cure = "give the member that has the retrieval task"
+                raise fault("an ensemble answers no retrieval task", where=str(folder), key="knowledge", cure=cure)
             if precision != "fp32":
                 raise fault(f'found "{precision}" for an ensemble', where=str(folder), key="precision", allowed="fp32")
             from .ensemble import EnsemblePredictor
@@ -440,6 +444,9 @@ def _precision(precision: str, dtype: Any, model: Any) -> str:
     if model is not None and precision == "int8" and graph != "int8":
         cure = "mtl-nlp export CHECKPOINT --format onnx --int8"
         raise fault(f"found int8, but this is {graph or 'a checkpoint'}", key="precision", cure=cure)
+    if precision == "bf16" and getattr(model, "conditioning", None) is not None:
+        # The narrow copy of the encoder knows nothing of the conditions.
+        raise fault("found bf16 for a conditioned encoder", key="precision", allowed="fp32, or dtype bfloat16")
     if precision == "bf16" and graph is not None:
         raise fault("found bf16, but a graph has its own precision", key="precision", allowed=f"auto or fp32 ({graph})")
     return precision

@@ -338,3 +338,14 @@ def test_task_vectors_of_a_checkpoint_and_show(runs: dict[str, Path], capsys: py
     assert "all answers to a text cost 3 rows" in " ".join(shown.split())
     data = json.loads(CliRunner().invoke(app, ["show", str(runs["vector"]), "--json"]).output)
     assert data["task_vectors"]["names"] == ["mood", "first", "short"]
+
+
+def test_a_narrow_copy_of_the_encoder_does_not_stand_in_for_a_conditioned_one(
+    runs: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match="conditioned encoder"):
+        Predictor.from_pretrained(runs["vector"], precision="bf16")
+    texts = ["anna is in london", "the food was awful", "bob"] * 60
+    auto, exact = (Predictor.from_pretrained(runs["vector"], "cpu", precision=one) for one in ("auto", "fp32"))
+    assert auto(texts, scores=True) == exact(texts, scores=True)
+    assert "bfloat16" not in auto.path

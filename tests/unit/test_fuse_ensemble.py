@@ -245,3 +245,11 @@ def test_a_damaged_or_hostile_ensemble_is_refused(singles: dict[str, Path], tmp_
 
     with pytest.raises(UserError, match="an ensemble of checkpoints"):
         load_model(folder)
+
+
+def test_an_ensemble_takes_no_knowledge_base(singles: dict[str, Path], tmp_path: Path) -> None:
+    made = fuse_ensemble([str(folder) for folder in singles.values()], tmp_path / "both", weights="uniform")
+    with pytest.raises(UserError, match="an ensemble answers no retrieval task"):
+        Predictor.from_pretrained(made, knowledge=["an answer"])
+    with pytest.raises(UserError, match="precision"):
+        Predictor.from_pretrained(made, precision="bf16")
