@@ -7,6 +7,9 @@ PIP = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
+# Two workers on two cores: with two threads each they would wait for one another.
+test slow: export OMP_NUM_THREADS = 1
+
 .PHONY: demo assistant test check slow clean
 
 demo: $(VENV)/ready

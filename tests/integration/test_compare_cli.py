@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mtl_nlp.analysis.compare import compare
 from mtl_nlp.errors import UserError
@@ -24,7 +25,8 @@ TIMES = ("seconds", "texts_per_second", "minutes", "inference_ratio")
 
 
 def command(folder: Path, *arguments: str) -> tuple[list[str], dict[str, Any]]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # As many threads as here: the environment is a part of what is compared.
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return [sys.executable, "-m", "mtl_nlp", "compare", *arguments], {"cwd": folder, "env": env, "text": True}
 
 
