@@ -57,7 +57,8 @@ def place_of(task: Task, *, data_root: Path | None = None, memory: Mapping[str, 
         folder = _copy_in(task, data_root)
         if folder is not None:
             return _folder_place(folder, task)
-        if source is None or not is_local(source, task.base):
+        # Files of its own are taken where there is no copy.
+        if not (data.splits.given() if source is None else is_local(source, task.base)):
             raise _no_copy(task, data_root)
     if source is not None and not is_local(source, task.base):
         return _hub_place(task)
@@ -108,9 +109,11 @@ def _copy_in(task: Task, data_root: Path) -> Path | None:
 
 
 def _copy_names(task: Task) -> list[str]:
-    """Folders of a local copy to try: the task's name, the source's last part, the family (`snips` of `snips_intent`)."""
+    """Folders of a local copy to try: the task's name, the source's last part, the family (`snips` of `snips_intent`), and the folder
+    that its files lie in (a resolved recipe names files in place of the source)."""
     last = (task.data.source or "").rstrip("/").split("/")[-1]
-    return [name for name in dict.fromkeys((task.name, last, task.name.split("_")[0])) if name]
+    folders = [Path(name).parent.name for names in task.data.splits.given().values() for name in names]
+    return [name for name in dict.fromkeys((task.name, last, task.name.split("_")[0], *folders)) if name]
 
 
 def _no_copy(task: Task, data_root: Path) -> FaultyInput:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mtl_nlp.data.places import place_of
 from mtl_nlp.errors import FaultyInput
 from mtl_nlp.recipe import DEFAULT_ENCODER, Recipe, is_local, load_recipe, make_recipe
 from mtl_nlp.schema import dump_yaml, read_yaml
@@ -255,6 +256,25 @@ def test_files_of_a_folder_and_of_a_hub_dataset_resolve_to_what_they_were(folder
     assert again.definitions[0].data.splits.train == str(folder / "data" / "mine" / "train.jsonl")
     assert again.definitions[1].data.data_files == {"train": "a.csv"}
     assert again.definitions[2].data.splits.train == "train"
+
+
+def test_a_resolved_recipe_finds_its_local_copies_again(folder: Path, tmp_path: Path) -> None:
+    columns = {"text": "body", "label": "team"}
+    for place in ("first", "second"):
+        (tmp_path / place / "short").mkdir(parents=True)
+        (tmp_path / place / "short" / "train.jsonl").write_text("{}\n")
+    files = str(tmp_path / "first" / "short" / "train.jsonl")
+    entry = {
+        "name": "long_name",
+        "head": "sequence_classification",
+        "data": {"splits": {"train": files}, "columns": columns},
+    }
+    (task,) = make_recipe({"tasks": [entry]}, base=folder).definitions
+    moved = place_of(task, data_root=tmp_path / "second")
+    assert moved.files == (("train", (tmp_path / "second" / "short" / "train.jsonl",)),)
+    # A folder without a copy of it: its own files are taken, as those of a local source are.
+    (tmp_path / "third").mkdir()
+    assert place_of(task, data_root=tmp_path / "third").files == (("train", (Path(files),)),)
 
 
 def test_marks_of_a_gap_that_were_written_out_stay_written_out(folder: Path) -> None:
