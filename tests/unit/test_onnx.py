@@ -13,7 +13,7 @@ import torch
 
 from mtl_nlp import Predictor
 from mtl_nlp.errors import UserError
-from mtl_nlp.inference.onnx import GRAPH, KEY, OnnxModel
+from mtl_nlp.inference.onnx import FEW_TOKENS, GRAPH, KEY, OnnxModel
 from mtl_nlp.inference.onnx_choice import agreement
 from mtl_nlp.inference.onnx_export import export_onnx
 from mtl_nlp.inference.onnx_int8 import rounded
@@ -116,6 +116,22 @@ def test_int8_answers_do_not_depend_on_the_batch(small: Any) -> None:
         assert alone is not None
         assert torch.allclose(together["sent"][row], alone["sent"][0], atol=1e-5)
         assert torch.allclose(together["ner"][row, :width], alone["ner"][0], atol=1e-5)
+
+
+def test_few_tokens_of_int8_run_on_one_thread_and_give_the_same(small: Any, graph: Path) -> None:
+    model, whole = OnnxModel(small.folder / GRAPH), OnnxModel(graph / GRAPH)
+    ids = torch.randint(5, 60, (FEW_TOKENS // 12 + 1, 12), generator=torch.Generator().manual_seed(1))
+    many = model(ids).logits
+    assert model._alone is None
+    few = model(ids[:2]).logits
+    assert model._alone is not None
+    assert model._alone.get_session_options().intra_op_num_threads == 1
+    assert many is not None
+    assert few is not None
+    for task in ("sent", "ner"):
+        assert torch.allclose(many[task][:2], few[task], atol=1e-5)
+    whole(ids[:2], tasks={"sent": {"rows": torch.arange(2)}})
+    assert whole._alone is None
 
 
 def test_rounding_is_exact_at_the_largest_value() -> None:
