@@ -1,6 +1,7 @@
 """Training speed, side by side in one run: this toolkit's joint step against plain `transformers.Trainer`, one model a corpus.
 
     python scripts/bench_training.py DATA_ROOT [--bf16] [--rounds 5] [--steps 12] [--threads N]
+    python scripts/bench_training.py DATA_ROOT --tasknet        # tasknet 1.60 as one more side (see tasknet_side.py)
     python scripts/bench_training.py DATA_ROOT --overhead       # the parts of our step
     python scripts/bench_training.py DATA_ROOT --heads 3 300    # steps with few and many heads (synthetic texts)
     python scripts/bench_training.py DATA_ROOT --scaling [tasks length batch rows threads] [--most N]
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tasknet", action="store_true", help="tasknet's joint training as one more side")
     parser.add_argument("--overhead", action="store_true", help="the parts of our step, and what the toolkit adds")
     parser.add_argument(
         "--heads", type=int, nargs="*", help="steps with so many heads in turns (3 300 if none is given)"
@@ -196,6 +198,10 @@ def side_by_side(options: argparse.Namespace) -> None:
     singles = {task: prepared_for(options.data_root, [task], options, "plain") for task in CORPORA}
     sizes = {task: len(next(iter(part.encoded["train"].values()))) for task, part in singles.items()}
     plains = {task: plain(part, task, options) for task, part in singles.items()}
+    if options.tasknet:
+        from tasknet_side import tasknet_side
+
+        sides["tasknet"] = tasknet_side(singles, steps=options.steps + WARM, bf16=options.bf16)
     rates: dict[str, list[float]] = {name: [] for name in (*sides, "Trainer")}
     for _ in range(options.rounds):
         for name, side in sides.items():

@@ -109,8 +109,8 @@ def _copy_in(task: Task, data_root: Path) -> Path | None:
 
 
 def _copy_names(task: Task) -> list[str]:
-    """Folders of a local copy to try: the task's name, the source's last part, the family (`snips` of `snips_intent`), and that which
-    its files lie in (a resolved recipe names files in place of the source)."""
+    """Folders of a local copy to try: the task's name, the source's last part, the family (`snips` of `snips_intent`), and the one
+    that its files lie in (a resolved recipe names files in place of the source)."""
     last = (task.data.source or "").rstrip("/").split("/")[-1]
     folders = [Path(name).parent.name for names in task.data.splits.given().values() for name in names]
     return [name for name in dict.fromkeys((task.name, last, task.name.split("_")[0], *folders)) if name]
