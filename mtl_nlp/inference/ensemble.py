@@ -11,10 +11,10 @@ from ..ensembling import EnsembleDecoder, KeepingDecoder
 from ..hub.ensemble import Ensemble, check_members, read_ensemble
 from ..task import Task
 from .answers import answer
-from .flow import Settings, Tally
+from .flow import Settings, Tally, checked_splitter
 from .inputs import Piece
 from .passes import EncodedPiece, Passes, passes
-from .predictor import Predictor, _splitter, _word_splitter
+from .predictor import Predictor
 
 ANSWERS = dict[tuple[int, str], Any]
 
@@ -36,7 +36,7 @@ class EnsemblePredictor(Predictor):
     def __init__(self, ensemble: Ensemble, members: Sequence[Predictor], *, words: str | None = None) -> None:
         check_members(ensemble, [list(member.model.tasks) for member in members])
         self.ensemble, self.members = ensemble, list(members)
-        self.words, self.device = _splitter(words), members[0].device
+        self.words, self.device = checked_splitter(words), members[0].device
         self.model, self.tokenizer = members[0].model, members[0].tokenizer
         self.max_length = min(member.max_length for member in members)
         self.stride = members[0].stride
@@ -84,7 +84,7 @@ class EnsemblePredictor(Predictor):
 
     def _answer_group(self, group: Sequence[Piece], settings: Settings, answers: ANSWERS, truncated: set[int]) -> None:
         tasks = [task for task in settings.tasks if task.name in group[0].tasks]
-        splitters = {task.name: _word_splitter(task, settings) for task in tasks if task.kind.annotation == "tags"}
+        splitters = {task.name: settings.splitter_of(task) for task in tasks if task.kind.annotation == "tags"}
         found: dict[str, list[list[Decoded]]] = {task.name: [] for task in tasks}
         shown: dict[str, list[EncodedPiece]] = {}
         for i in range(len(self.members)):

@@ -27,6 +27,9 @@ DTYPES = {
 }
 
 
+SPLITTERS = ("given", "whitespace", "pretokenizer")
+
+
 @dataclass
 class Tally:
     """What a stream has done so far: rows answered, and those of which a task read the beginning only."""
@@ -45,6 +48,10 @@ class Settings:
     top: int | None
     words: str | None
     decoded: bool = False
+
+    def splitter_of(self, task: Task) -> str:
+        """How raw text is cut into words for a token task."""
+        return self.words or task.word_splitter
 
 
 Fed = tuple[Item, list[Piece]]
@@ -135,3 +142,14 @@ def autocast(device: torch.device, dtype: str | torch.dtype | None) -> Callable[
         raise fault(f'found "{name}"', key="dtype", allowed=listed(DTYPES))
     kind = DTYPES.get(name)
     return nullcontext if kind is None else lambda: torch.autocast(device.type, kind)
+
+
+def checked_splitter(words: str | None) -> str | None:
+    """The splitter, if there is one of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if words is not None and words not in SPLITTERS:
+        raise fault(f'found "{words}"', key="words", allowed=listed(SPLITTERS))
+    return words

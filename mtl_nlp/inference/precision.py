@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..decoding import Decoded
-from ..errors import UserError, fault
+from ..errors import UserError, fault, listed
 from ..hub.checkpoint import CHECKSUMS, WEIGHTS
 from ..model.multitask import MultiTaskModel, MultiTaskOutput
 from ..model.padding_free import PaddingFree
@@ -195,3 +195,25 @@ def single_graph(checkpoint: Path, model: MultiTaskModel, tokenizer: Any) -> Onn
         logger.warning("%s is not used: its logits differ by %.1g", folder, gap)
         return None
     return graph
+
+
+def checked_precision(precision: str, dtype: Any, model: Any) -> str:
+    """The precision, if it is known and fits what answers.
+
+    Raises:
+        UserError: it is unknown, beside a dtype, or not one of the model's.
+    """
+    if precision not in PRECISIONS:
+        raise fault(f'found "{precision}"', key="precision", allowed=listed(PRECISIONS))
+    if precision != "fp32" and dtype is not None:
+        raise fault(f'found "{precision}" beside a dtype', key="precision", cure="give one of them")
+    graph = model.info.precision if isinstance(model, OnnxModel) else None
+    if model is not None and precision == "int8" and graph != "int8":
+        cure = "mtl-nlp export CHECKPOINT --format onnx --int8"
+        raise fault(f"found int8, but this is {graph or 'a checkpoint'}", key="precision", cure=cure)
+    if precision == "bf16" and getattr(model, "conditioning", None) is not None:
+        # The narrow copy of the encoder knows nothing of the conditions.
+        raise fault("found bf16 for a conditioned encoder", key="precision", allowed="fp32, or dtype bfloat16")
+    if precision == "bf16" and graph is not None:
+        raise fault("found bf16, but a graph has its own precision", key="precision", allowed=f"auto or fp32 ({graph})")
+    return precision

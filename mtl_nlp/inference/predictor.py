@@ -21,22 +21,19 @@ import torch
 
 from ..decoding import Decoded
 from ..errors import UserError, closest, fault, listed
-from ..hub.checkpoint import check_folder, load_model, load_tokenizer, tokenizer_of
-from ..hub.ensemble import is_ensemble
 from ..model.encoder import checked_tokenizer, longest_row
 from ..model.multitask import MultiTaskModel
 from ..task import Task
 from .answers import answer
-from .flow import Settings, Tally, autocast, device_of, fed_rows, parts_of, row_settings, windows
+from .flow import Settings, Tally, autocast, checked_splitter, device_of, fed_rows, parts_of, windows
 from .inputs import PREDICTIONS, Item, Piece
 from .knowledge import Entry, Knowledge, KnowledgeBase, read_knowledge
-from .onnx import OnnxModel, check_graph, is_onnx, one_torch_thread
+from .onnx import OnnxModel, one_torch_thread
 from .passes import EncodedPiece, Passes, encode_pieces, passes
-from .precision import PRECISIONS, SINGLE, Judge, NarrowEncoder, need_int8, single_graph
+from .precision import SINGLE, Judge, NarrowEncoder, checked_precision
 
 logger = logging.getLogger("mtl_nlp")
 
-SPLITTERS = ("given", "whitespace", "pretokenizer")
 PERFORMANCE = ("auto", "plain")
 LOOKAHEAD = 2048
 PART = 512  # pieces that are encoded together, while the part before them is in the model
@@ -82,7 +79,7 @@ class Predictor:
         self.device = device_of(device)
         self.model = model.to(self.device).eval()  # type: ignore[arg-type]
         self.tokenizer = checked_tokenizer(tokenizer, "the tokenizer")
-        self.words = _splitter(words)
+        self.words = checked_splitter(words)
         self.stride = stride
         self.max_length = longest_row(model.config.encoder_config, tokenizer, max_length)
         self._context = autocast(self.device, dtype)
@@ -90,7 +87,7 @@ class Predictor:
             raise fault(f'found "{performance}"', key="performance", allowed=listed(PERFORMANCE))
         if performance == "auto":
             self.model.use_fast_paths()
-        self.precision = _precision(precision, dtype, model)
+        self.precision = checked_precision(precision, dtype, model)
         ours: Any = self.model if isinstance(model, MultiTaskModel) else None
         self._narrow = NarrowEncoder(ours) if precision == "bf16" and ours is not None else None
         plain = ours is not None and ours.conditioning is None
@@ -141,70 +138,16 @@ class Predictor:
         Raises:
             UserError: no checkpoint, a damaged one, or an unknown device, dtype or splitter.
         """
-        if is_onnx(folder):
-            if knowledge is not None:
-                cure = "give the checkpoint that it is from"
-                raise fault("an ONNX graph answers no retrieval task", where=str(folder), key="knowledge", cure=cure)
-            return cls._from_graph(Path(folder), device, dtype=dtype, words=words, precision=precision)
-        if is_ensemble(folder):
-            if knowledge is not None:
-                cure = "give the member that has the retrieval task"
-                raise fault("an ensemble answers no retrieval task", where=str(folder), key="knowledge", cure=cure)
-            if precision != "fp32":
-                raise fault(f'found "{precision}" for an ensemble', where=str(folder), key="precision", allowed="fp32")
-            from .ensemble import EnsemblePredictor
+        from .opening import opened
 
-            options = {"dtype": dtype, "performance": performance}
-            return EnsemblePredictor.from_folder(folder, device, words=words, **options)
-        path = check_folder(folder)
-        _precision(precision, dtype, None)
-        if precision == "int8":
-            return cls._from_graph(need_int8(path), device, dtype=dtype, words=words, precision=precision)
-        # Before the weights are read, which takes longer.
-        autocast(device_of(device), dtype)
-        _splitter(words)
-        entries = None if knowledge is None else read_knowledge(knowledge)
-        max_length, stride = row_settings(path)
-        model, tokenizer = load_model(path), load_tokenizer(path)
-        on_cpu = device_of(device).type == "cpu"
-        return cls(
-            model,
-            tokenizer,
-            single=single_graph(path, model.eval(), tokenizer) if precision == "auto" and on_cpu else None,
-            precision=precision,
-            device=device,
+        return opened(
+            cls,
+            folder,
+            device,
             dtype=dtype,
             words=words,
-            max_length=max_length,
-            stride=stride,
             performance=performance,
-            knowledge=entries,
-        )
-
-    @classmethod
-    def _from_graph(
-        cls,
-        path: Path,
-        device: str | torch.device | None,
-        *,
-        dtype: str | torch.dtype | None,
-        words: str | None,
-        precision: str,
-    ) -> Predictor:
-        """The predictor of a folder of `mtl-nlp export --format onnx`."""
-        if dtype is not None and str(dtype).removeprefix("torch.") not in ("float32", "fp32"):
-            found = f'found "{str(dtype).removeprefix("torch.")}"'
-            raise fault(found, where=str(path), key="dtype", allowed="float32: an ONNX graph has its own precision")
-        place = device_of(device) if device is not None else torch.device("cpu")
-        model: Any = OnnxModel(check_graph(path), device=place)
-        return cls(
-            model,
-            tokenizer_of(path, str(path)),
-            device="cpu",
-            words=words,
-            max_length=model.info.max_length,
-            stride=model.info.stride,
-            performance="plain",
+            knowledge=knowledge,
             precision=precision,
         )
 
@@ -290,7 +233,7 @@ class Predictor:
             raise fault(f"found {top}", key="top", allowed="at least 1")
         chosen = self.chosen(tasks)
         best = top if top is not None else (0 if scores else None)
-        settings = Settings(tuple(chosen), tasks is not None, batch_size, best, _splitter(words) or self.words)
+        settings = Settings(tuple(chosen), tasks is not None, batch_size, best, checked_splitter(words) or self.words)
         return self._stream(rows, settings, max(lookahead, batch_size), tally or Tally())
 
     def decoded(
@@ -348,7 +291,7 @@ class Predictor:
         truncated: set[int] = set()
         for group in groups.values():
             tasks = [task for task in settings.tasks if task.name in group[0].tasks]
-            splitters = {task.name: _word_splitter(task, settings) for task in tasks if task.kind.annotation == "tags"}
+            splitters = {task.name: settings.splitter_of(task) for task in tasks if task.kind.annotation == "tags"}
             runner = self._runner(tasks, splitters, settings.size)
             known = {task.name: task for task in tasks}
             kind = (group[0].form, tuple(sorted(group[0].fields)), tuple(known))
@@ -422,31 +365,3 @@ class Predictor:
                 max_length=self.max_length,
                 stride=self.stride,
             )
-
-
-def _word_splitter(task: Task, settings: Settings) -> str:
-    return settings.words or task.word_splitter
-
-
-def _splitter(words: str | None) -> str | None:
-    if words is not None and words not in SPLITTERS:
-        raise fault(f'found "{words}"', key="words", allowed=listed(SPLITTERS))
-    return words
-
-
-def _precision(precision: str, dtype: Any, model: Any) -> str:
-    """The precision, if it is known and fits what answers."""
-    if precision not in PRECISIONS:
-        raise fault(f'found "{precision}"', key="precision", allowed=listed(PRECISIONS))
-    if precision != "fp32" and dtype is not None:
-        raise fault(f'found "{precision}" beside a dtype', key="precision", cure="give one of them")
-    graph = model.info.precision if isinstance(model, OnnxModel) else None
-    if model is not None and precision == "int8" and graph != "int8":
-        cure = "mtl-nlp export CHECKPOINT --format onnx --int8"
-        raise fault(f"found int8, but this is {graph or 'a checkpoint'}", key="precision", cure=cure)
-    if precision == "bf16" and getattr(model, "conditioning", None) is not None:
-        # The narrow copy of the encoder knows nothing of the conditions.
-        raise fault("found bf16 for a conditioned encoder", key="precision", allowed="fp32, or dtype bfloat16")
-    if precision == "bf16" and graph is not None:
-        raise fault("found bf16, but a graph has its own precision", key="precision", allowed=f"auto or fp32 ({graph})")
-    return precision
