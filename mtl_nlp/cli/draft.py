@@ -226,6 +226,10 @@ def _role_says(role: str, head: str) -> str:
         "choices": "the choices, a list",
         "query": "what is asked for",
         "candidates": "what is ranked, a list",
+        "candidate": "what is ranked, one a row",
+        "relevance": "what is learned: 0 for none, 1 or more",
+        "positive": "what is learned: the passage that answers",
+        "negatives": "passages that look right and are not",
         "choice_columns": "the choices, a column each",
     }
     learned = "a tag for each word" if head == "token_classification" else "several a text: a list, or a|b"

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import listed
 from ..kinds import head_kind
+from . import guess_names as names_of
 from .guess_columns import Column, is_split_column, longest, profile, span_label
 from .guess_labels import LONGEST_LABEL, codes, gaps, is_label, is_value, mean_length, parts, remarks, why_unused
 from .guess_names import PAIRS, WORD_NAMES, exact_text_rank, name_parts, name_role, numbered_pairs, text_rank
@@ -183,6 +184,7 @@ class _Finder:
 
     def result(self) -> TableGuess:
         """All tasks of the table."""
+        self._find_passages()
         self._find_tags()
         self._find_answers()
         self._find_choices()
@@ -246,12 +248,39 @@ class _Finder:
         self.used |= {column.name for column in roles.values()}
 
     def _tag_tasks(self, words: Column, tags: Iterable[Column]) -> bool:
+        before = len(self.tasks)
         for column in sorted(tags, key=self.table.index):
             guess = _tag_task(words, column)
             if guess is not None:
                 self.tasks.append(guess)
                 self.used |= {words.name, column.name}
-        return bool(self.tasks)
+        return len(self.tasks) > before
+
+    def _find_passages(self) -> None:
+        """A query with the passage that answers it, or with candidates and how relevant each is."""
+        query = self._named(*names_of.QUERY)
+        if query is None or query.kind != "text":
+            return
+        positive, negatives = self._named(*names_of.POSITIVE), self._named(*names_of.NEGATIVE)
+        if positive is not None and positive.kind == "text":
+            roles: Roles = {"query": query.name, "positive": positive.name}
+            if negatives is not None and negatives.kind in ("strings", "text"):
+                roles["negatives"] = negatives.name
+                self.used.add(negatives.name)
+            self._read(text=query)
+            self._add("retrieval", roles, positive)
+            return
+        candidates, relevance = self._named(*names_of.CANDIDATE), self._named(*names_of.RELEVANCE)
+        if candidates is None or relevance is None:
+            return
+        listed_ones = candidates.kind == "strings" and all(isinstance(value, list) for _, value in relevance.filled)
+        several = listed_ones and aligned(candidates, relevance)
+        apart = candidates.kind == "text" and relevance.kind in ("int", "float", "bool")
+        if several or (apart and query.distinct < len(query.filled)):
+            role = "candidates" if several else "candidate"
+            self._read(text=query)
+            self.used.add(candidates.name)
+            self._add("ranking", {"query": query.name, role: candidates.name, "relevance": relevance.name}, relevance)
 
     def _find_answers(self) -> None:
         question, context = self._named("question"), self._named("context", "passage", "paragraph")

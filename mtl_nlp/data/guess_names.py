@@ -44,6 +44,12 @@ IDENTIFIER_NAMES = frozenset(
     )
 )
 SPLIT_VALUES = frozenset({"train", "training", "test", "dev", "val", "valid", "validation", "eval"})
+# Of passages that are found for a query, in the order in which they are preferred.
+QUERY = ("query", "question", "anchor")
+POSITIVE = ("positive", "positives", "pos", "positive_passage")
+NEGATIVE = ("negatives", "negative", "neg", "hard_negatives", "negative_passages")
+CANDIDATE = ("candidates", "candidate", "passages", "passage", "documents", "document")
+RELEVANCE = ("relevance", "relevances", "relevancy")
 PAIRS = (
     ("premise", "hypothesis"),
     ("text", "text_pair"),

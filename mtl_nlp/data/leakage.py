@@ -96,6 +96,9 @@ def parts_of(batch: Mapping[str, Sequence[Any]], reads: str) -> Iterator[list[st
         questions = batch.get("question") or [""] * len(batch["context"])
         for context, question, choices in zip(batch["context"], questions, batch["choices"], strict=True):
             yield [f"{context} {question}", *choices]
+    elif reads == "passages":
+        # Hard negatives are the trainer's choice: the same question with the same answer is the same text.
+        yield from ([query, *passages[:1]] for query, passages in zip(batch["query"], batch["passages"], strict=True))
     else:
         texts = ["".join(words) for words in batch["tokens"]] if reads == "tokens" else batch["text"]
         pairs = batch.get("pair")
@@ -167,6 +170,6 @@ def _leak(corpus: Corpus, split: str, source: Corpus, texts: Mapping[tuple[str, 
 def excerpt(split: CorpusSplit, row: int, reads: str) -> str:
     """How a text begins, on one line."""
     values = split.data[row]
-    first = values[{"choices": "context"}.get(reads, reads)]
+    first = values[{"choices": "context", "passages": "query"}.get(reads, reads)]
     text = " ".join((" ".join(first) if isinstance(first, list) else first).split())
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}…"

@@ -254,3 +254,25 @@ def test_wrong_places_are_named(
     (tmp_path / "folder").mkdir()
     assert in_process(monkeypatch, "init", *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_questions_with_passages_and_rankings_are_drafted_and_checked(tmp_path: Path, tiny_encoder: Path) -> None:
+    questions = [f"question {i} about parcels" for i in range(24)]
+    answered = [
+        {"question": text, "positive": f"Answer {i}.", "negatives": [f"Not this {i}."]}
+        for i, text in enumerate(questions)
+    ]
+    write_jsonl(tmp_path / "data" / "faq" / "train.jsonl", answered)
+    # One question stands on both sides with the same answer, one with another answer: only the first gives anything away.
+    held = [answered[3], {**answered[4], "positive": "Another answer."}, {**answered[5], "question": "a new question"}]
+    write_jsonl(tmp_path / "data" / "faq" / "validation.jsonl", held)
+    ranked = [{"query": text, "candidates": [f"one {text}", "another"], "relevance": [1, 0]} for text in questions]
+    write_jsonl(tmp_path / "data" / "rank.jsonl", ranked)
+    recipe = tmp_path / "recipe.yaml"
+    drafted = mtl("init", tmp_path / "data", "--output", recipe)
+    assert drafted.returncode == 0, drafted.stderr
+    assert {task.head for task in load_recipe(recipe).definitions} == {"retrieval", "ranking"}
+    checked = mtl("check", recipe, "--set", f"encoder={tiny_encoder}", "--json", "--no-probe")
+    assert checked.returncode == 1, checked.stderr
+    (leak,) = json.loads(checked.stdout)["leaks"]
+    assert (leak["texts"], leak["examples"][0]["text"]) == (1, "question 3 about parcels")

@@ -300,6 +300,34 @@ def test_multiple_choice_in_one_list_and_in_columns() -> None:
     assert swag.fixed_labels == ()
 
 
+QUERIES = ["where is my parcel", "who pays the return", "where is my parcel", "can I pay later"]
+PASSAGES = ["Parcels are tracked.", "Returns are free.", "Parcels can be late.", "Pay within 30 days."]
+
+
+def test_a_passage_that_answers_is_a_retrieval_and_other_labels_are_of_the_question() -> None:
+    columns = {"query": QUERIES, "positive": PASSAGES, "negatives": [[PASSAGES[1]], [], [], [PASSAGES[0]]]}
+    columns["intent"] = ["parcel", "money", "parcel", "money"]
+    retrieval, intent = guess_table(columns).tasks
+    assert retrieval.head == "retrieval"
+    assert retrieval.columns == {"query": "query", "positive": "positive", "negatives": "negatives"}
+    assert (intent.head, intent.columns) == ("sequence_classification", {"text": "query", "label": "intent"})
+    (triplet,) = guess_table({"anchor": QUERIES, "positive": PASSAGES, "negative": PASSAGES[::-1]}).tasks
+    assert triplet.columns == {"query": "anchor", "positive": "positive", "negatives": "negative"}
+
+
+def test_candidates_and_their_relevance_are_a_ranking() -> None:
+    lists = {"query": QUERIES[:2], "candidates": [PASSAGES[:2], PASSAGES[2:]], "relevance": [[0, 1], [1, 0]]}
+    (ranking,) = guess_table(lists).tasks
+    roles = {"query": "query", "candidates": "candidates", "relevance": "relevance"}
+    assert (ranking.head, ranking.columns) == ("ranking", roles)
+    rows = {"query": [*QUERIES[:1] * 2, *QUERIES[1:2] * 2], "passage": PASSAGES, "relevance": [0, 1, 1, 0]}
+    (ranking,) = guess_table(rows).tasks
+    assert (ranking.head, ranking.columns["candidate"]) == ("ranking", "passage")
+    # A query that never comes twice has nothing to be ranked: these are pairs.
+    (pairs,) = guess_table({**rows, "query": ["a b", "c d", "e f", "g h"], "label": ["x", "y", "x", "y"]}).tasks[:1]
+    assert pairs.head == "sequence_classification"
+
+
 def test_conll_reads_words_first_and_tags_last() -> None:
     columns = {
         "tokens": WORDS,
