@@ -131,7 +131,7 @@ def outcomes(metric: str, runs: Sequence[Lines], task: Task) -> Outcomes:
     sums: Any
     value: Value = _mean
     if per_example is not None:
-        sums = [[per_example(_predicted(line, task), line["gold"]) for line in run] for run in runs]
+        sums = [[per_example(*_pair(line, task)) for line in run] for run in runs]
     elif name in _SPANS and task.scheme != "none":
         sums, value = [_span_sums(run, strict=name.endswith("strict")) for run in runs], _SPANS[name]
     elif name in _CLASSES:
@@ -165,6 +165,15 @@ _REAL = (
 
 def _predicted(line: dict[str, Any], task: Task) -> Any:
     return ABSTAINED if line["predicted"] is None and task.kind.annotation == "label" else line["predicted"]
+
+
+def _pair(line: dict[str, Any], task: Task) -> tuple[Any, Any]:
+    """Prediction and reference; of a retrieval an order of as many passages as decide, and which of them are right."""
+    if task.kind.annotation != "match":
+        return _predicted(line, task), line["gold"]
+    right = set(line["ranks"])
+    places = range(1, max(right, default=0) + 1)
+    return [-float(place) for place in places], [float(place in right) for place in places]
 
 
 def _ratio(part: Array, whole: Array) -> Array:

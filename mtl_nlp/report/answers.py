@@ -20,7 +20,7 @@ Span = tuple[int, int, str]
 WORST = 10
 PAIRS = 400
 LONGEST = 320  # characters of a mistake's text
-NOT_INPUTS = frozenset({"row", "gold", "predicted", "score", "scores", "words"})
+NOT_INPUTS = frozenset({"row", "gold", "predicted", "score", "scores", "words", "ranks"})
 NO_ANSWER = "(no answer)"
 
 
@@ -58,6 +58,8 @@ def is_right(line: Line, annotation: str) -> bool:
     gold, predicted = line["gold"], line["predicted"]
     if annotation == "labels":
         return set(gold) == set(predicted or ())
+    if annotation == "match":
+        return predicted in gold
     if annotation == "answer":
         wanted = [gold] if isinstance(gold, str) else list(gold or ())
         return _plain(predicted) in {_plain(one) for one in wanted} if wanted else not _plain(predicted)

@@ -9,7 +9,9 @@ One line an annotated example:
 `row` is the row of the source, so that examples of two models can be paired whatever else their recipes read. The input stands as
 `text` or `words` (with `pair`, `question`, `context`, `choices` where there are any). `scores` is label → probability where labels
 are scored, and a list (one probability a word) for tags; `score` is the probability of what was predicted, of tags the mean. What
-there is no probability of (a number, an order of candidates) has neither.
+there is no probability of (a number, an order of candidates) has neither. Of a retrieval `gold` are the passages that answer,
+`predicted` is the nearest passage of the split, `score` its cosine, and `ranks` are the places of the right ones among all of
+them.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from ..decoding import Decoded
 from ..errors import fault
 from ..hub.checkpoint import check_folder
 from ..hub.ensemble import is_ensemble, read_ensemble
+from ..metrics.pool import retrieved
 from ..model.multitask import MultiTaskModel
 from ..recipe import RESOLVED, Recipe, load_recipe
 from ..task import Task
@@ -150,14 +153,25 @@ def examples(
     """The lines of one task, in the order of the split; examples without its annotation are left out."""
     inputs = [name for name in data.data.column_names if not name.startswith("@")]
     columns = {name: data.data[name] for name in inputs}
+    found = _retrieved(gold, answers) if task.kind.annotation == "match" else {}
     lines = []
     for i, reference in enumerate(gold):
         if reference is None:
             continue
         line: dict[str, Any] = {"row": int(data.source_rows[i])}
         line |= {INPUTS.get(name, name): columns[name][i] for name in inputs if columns[name][i] is not None}
-        lines.append(line | {"gold": reference} | answer_of(task, answers[i]))
+        lines.append(line | (found[i] if i in found else {"gold": reference} | answer_of(task, answers[i])))
     return lines
+
+
+def _retrieved(gold: Sequence[Any], answers: Mapping[int, Decoded]) -> dict[int, dict[str, Any]]:
+    """Example → what its query found among the passages of the split."""
+    asked = [i for i, reference in enumerate(gold) if reference is not None]
+    found = retrieved([answers[i].value for i in asked], [gold[i] for i in asked])
+    return {
+        i: {"gold": one.right, "predicted": one.passage, "score": round(one.score, DIGITS), "ranks": one.ranks}
+        for i, one in zip(asked, found, strict=True)
+    }
 
 
 def answer_of(task: Task, decoded: Decoded) -> dict[str, Any]:

@@ -12,23 +12,27 @@ import numpy as np
 import pytest
 import torch
 
+from mtl_nlp.analysis.outcomes import outcomes
 from mtl_nlp.data.batching import Collator
 from mtl_nlp.data.mixture import Draw
 from mtl_nlp.data.sources import read_corpora
 from mtl_nlp.errors import UserError
+from mtl_nlp.hub.checkpoint import load_model
 from mtl_nlp.hub.single_task import export_task
 from mtl_nlp.inference import Predictor
 from mtl_nlp.inference.knowledge import read_knowledge
 from mtl_nlp.inference.onnx_export import export_onnx
 from mtl_nlp.inference.writers import write_csv
 from mtl_nlp.metrics import compute
-from mtl_nlp.metrics.pool import pooled
+from mtl_nlp.metrics.pool import pooled, retrieved
 from mtl_nlp.model.heads import make_head
 from mtl_nlp.model.retrieval import Pooler, split_rows
 from mtl_nlp.recipe import make_recipe
+from mtl_nlp.report.answers import answers_of
 from mtl_nlp.task import Task
 from mtl_nlp.training.calibration import calibrate
 from mtl_nlp.training.finetune import finetune
+from mtl_nlp.training.predictions import read_predictions, write_predictions
 from mtl_nlp.training.score import score_checkpoint
 from tests.conftest import SENTIMENT, write_jsonl
 
@@ -136,6 +140,22 @@ def test_rankings_are_over_the_whole_pool() -> None:
         assert short[name] == pytest.approx(full[name], abs=1e-9), name
 
 
+def test_ranks_among_all_passages_by_hand() -> None:
+    """Scores of the query (1, 0): a 3, b 1, c 3, d 2. Of equal scores the wrong passage stands first."""
+    texts = [
+        {"query": "q", "passages": ["c", "b"]},
+        {"query": "q", "passages": ["d"]},
+        {"query": "r", "passages": ["a"]},
+    ]
+    vectors = [
+        np.array(rows, dtype=np.float32) for rows in ([[1, 0], [3, 5], [1, 0]], [[1, 0], [2, 0]], [[0, 1], [3, 0]])
+    ]
+    first, second, third = retrieved(vectors, texts)
+    assert (first.right, first.ranks) == (["c", "d"], [2, 3])
+    assert (second.passage, second.score, second.ranks) == ("c", 3.0, [2, 3])
+    assert (third.passage, third.right, third.ranks) == ("c", ["a"], [4])
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     """Sentiment and answers, learned by heart."""
@@ -168,6 +188,25 @@ def test_what_was_learned_is_answered(predictor: Predictor, checkpoint: Path) ->
     assert all("label" in answer["predictions"]["sent"] for answer in answers), "one text asks every task"
     metrics = json.loads((checkpoint / "metrics.json").read_text())["validation"]["faq"]
     assert metrics == {"mrr@10": 1.0, "recall@1": 1.0, "recall@5": 1.0, "ndcg@10": 1.0}
+
+
+def test_predictions_give_the_scores_again_and_a_report(checkpoint: Path, tmp_path: Path) -> None:
+    """What each query found among the passages of the split: ranks → metrics, as the scorer has them; and wrong answers."""
+    asked = [{"negatives": [], **row} for row in FAQ]
+    asked[1] |= {"positive": "it is cold here"}  # never learned: its passage is not the nearest
+    rows = {"sent": {"validation": SENTIMENT[:8]}, "faq": {"validation": [*asked, {**asked[2], "positive": ""}]}}
+    found = write_predictions(checkpoint, "validation", datasets=rows, output=tmp_path)
+    lines = read_predictions(found.files["faq"])
+    assert [line["row"] for line in lines] == list(range(6))
+    assert lines[1]["gold"] == ["it is cold here"]
+    assert lines[1]["ranks"] != [1]
+    (task,) = [task for task in load_model(checkpoint).tasks if task.name == "faq"]
+    for metric, value in found.metrics["faq"].items():
+        assert outcomes(metric, [lines], task).scores.tolist() == [pytest.approx(value, abs=1e-12)], metric
+    told = answers_of(lines, "match", (), "validation")
+    assert told.wrong == sum(line["ranks"] != [1] for line in lines) >= 1
+    wrong = sorted((line for line in lines if line["ranks"] != [1]), key=lambda line: -line["score"])
+    assert [one.predicted for one in told.worst] == [line["predicted"] for line in wrong]
 
 
 def test_the_score_is_the_cosine(predictor: Predictor) -> None:
