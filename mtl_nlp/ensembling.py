@@ -4,6 +4,8 @@
 - A number, a ranking: the weighted mean of the numbers, or of the scores.
 - Tags: an entity (its words and its type) is taken if more than half of the weight has it; at exactly half, if the best tags under
   the mean probabilities have it. Without a scheme, or on request, it is these best tags themselves.
+- A retrieval: the weighted mean of the cosines. The members' vectors stand beside each other, each times the root of its weight, so
+  that inner products of these are that mean.
 - An answer: the text whose members' scores, times their weights, sum to the most; "no answer" is a text like any.
 
 A member is asked for its `Decoded` by a `KeepingDecoder`, which keeps each word's probabilities too. Training scores and inference
@@ -88,9 +90,8 @@ class EnsembleDecoder(Decoder):
     def gather(self, answers: Sequence[Sequence[Decoded]]) -> tuple[NDArray[np.float32], list[TextInput]]:
         """What `decode` takes, from each member's answers for the same texts."""
         texts = [Ballot(answers=list(of_text)) for of_text in zip(*answers, strict=True)]
-        build = {"tags": self._tables, "value": self._numbers, "answer": self._numbers}.get(
-            self.task.kind.annotation, self._rows
-        )
+        forms = {"tags": self._tables, "value": self._numbers, "answer": self._numbers, "match": self._vectors}
+        build = forms.get(self.task.kind.annotation, self._rows)
         return build(texts), list(texts)
 
     def _rows(self, texts: Sequence[Ballot]) -> NDArray[np.float32]:
@@ -110,6 +111,14 @@ class EnsembleDecoder(Decoder):
                 table[place, : len(row)] = row
             return table
         return np.asarray(found, dtype=np.float32).reshape(len(found), -1)
+
+    def _vectors(self, texts: Sequence[Ballot]) -> NDArray[np.float32]:
+        found = []
+        for text in texts:
+            parts = [np.sqrt(w) * np.asarray(one.value) for w, one in zip(self.weights, text.answers, strict=True)]
+            found.append(np.concatenate(parts, axis=1))
+            text.records = [{} for _ in found[-1]]
+        return np.concatenate(found).astype(np.float32)
 
     def _numbers(self, texts: Sequence[Ballot]) -> NDArray[np.float32]:
         for text in texts:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..data.windows import TextRows
 from ..errors import UserError, fault, listed
+from ..inference.ensemble import EnsemblePredictor
 from ..inference.inputs import Item, Piece, as_item, pieces_of
 from ..inference.knowledge import KnowledgeBase
 from ..inference.onnx import is_onnx
@@ -78,6 +79,11 @@ class Explainer:
         if batch_size < 1 or not 1 <= fewest <= most:
             raise fault("found a size below 1, or fewest above most", key="explain", allowed="1 ≤ fewest ≤ most")
         captum_methods()
+        if isinstance(predictor, EnsemblePredictor):
+            # Its `model` is that of the first member alone.
+            raise UserError(
+                "what an ensemble decides has no gradients of one model; give a member, which explains itself"
+            )
         if not hasattr(predictor.model, "encoder"):
             raise UserError(
                 "an ONNX graph has no gradients to explain it by; give the checkpoint that it was made from"

@@ -10,9 +10,9 @@ from ..decoding import Decoded, decode_all
 from ..ensembling import EnsembleDecoder, KeepingDecoder
 from ..hub.ensemble import Ensemble, check_members, read_ensemble
 from ..task import Task
-from .answers import answer
 from .flow import Settings, Tally, checked_splitter
 from .inputs import Piece
+from .knowledge import KnowledgeBase, read_knowledge
 from .passes import EncodedPiece, Passes, passes
 from .predictor import Predictor
 
@@ -28,12 +28,20 @@ class EnsemblePredictor(Predictor):
         ensemble: its tasks and weights.
         members: one predictor a member, in order.
         words: as a `Predictor`'s.
+        knowledge: what retrieval tasks answer from; each member encodes it.
 
     Raises:
-        UserError: members that do not fit the ensemble.
+        UserError: members that do not fit the ensemble, or a knowledge base without a task that answers from it.
     """
 
-    def __init__(self, ensemble: Ensemble, members: Sequence[Predictor], *, words: str | None = None) -> None:
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        members: Sequence[Predictor],
+        *,
+        words: str | None = None,
+        knowledge: KnowledgeBase | None = None,
+    ) -> None:
         check_members(ensemble, [list(member.model.tasks) for member in members])
         self.ensemble, self.members = ensemble, list(members)
         self.words, self.device = checked_splitter(words), members[0].device
@@ -43,9 +51,19 @@ class EnsemblePredictor(Predictor):
         self.knowledge = {}
         self.own = [{task.name: task for task in member.model.tasks} for member in members]
         self.decoders = {name: self._decoder(name) for name in ensemble.tasks}
+        if knowledge is not None:
+            self._learn(read_knowledge(knowledge))
 
     @classmethod
-    def from_folder(cls, folder: str | Path, device: Any = None, *, words: str | None = None, **options: Any) -> Any:
+    def from_folder(
+        cls,
+        folder: str | Path,
+        device: Any = None,
+        *,
+        words: str | None = None,
+        knowledge: KnowledgeBase | None = None,
+        **options: Any,
+    ) -> Any:
         """The predictor of an ensemble's folder; `options` as those of `Predictor.from_pretrained`.
 
         Raises:
@@ -53,7 +71,7 @@ class EnsemblePredictor(Predictor):
         """
         ensemble = read_ensemble(folder)
         members = [Predictor.from_pretrained(member, device, **options) for member in ensemble.members]
-        return cls(ensemble, members, words=words)
+        return cls(ensemble, members, words=words, knowledge=knowledge)
 
     @property
     def path(self) -> str:
@@ -61,9 +79,8 @@ class EnsemblePredictor(Predictor):
         return f"an ensemble of {len(self.members)}; {'; '.join(member.path for member in self.members)}"
 
     @property
-    def tasks(self) -> list[Task]:
-        """The ensemble's tasks that can be answered, in order."""
-        return [task for task in self.ensemble.tasks.values() if task.kind.annotation not in ("none", "match")]
+    def _all_tasks(self) -> list[Task]:
+        return list(self.ensemble.tasks.values())
 
     def _decoder(self, name: str) -> EnsembleDecoder:
         owners = self.ensemble.members_of(name)
@@ -106,7 +123,9 @@ class EnsemblePredictor(Predictor):
         for task in tasks:
             for one, told in zip(shown[task.name], decided[task.name], strict=True):
                 answers[one.piece.row, task.name] = (
-                    told.value if settings.decoded else answer(task, told, one, splitters.get(task.name), settings.top)
+                    told.value
+                    if settings.decoded
+                    else self._told(task, told, one, splitters.get(task.name), settings.top)
                 )
 
     def _ask(

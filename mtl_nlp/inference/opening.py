@@ -37,16 +37,16 @@ def opened(
     """
     if is_onnx(folder):
         if knowledge is not None:
-            raise _no_knowledge(folder, "an ONNX graph", "give the checkpoint that it is from")
+            cure = "give the checkpoint that it is from"
+            raise fault("an ONNX graph answers no retrieval task", where=str(folder), key="knowledge", cure=cure)
         return _of_graph(kind, Path(folder), device, dtype=dtype, words=words, precision=precision)
     if is_ensemble(folder):
-        if knowledge is not None:
-            raise _no_knowledge(folder, "an ensemble", "give the member that has the retrieval task")
         if precision != "fp32":
             raise fault(f'found "{precision}" for an ensemble', where=str(folder), key="precision", allowed="fp32")
         from .ensemble import EnsemblePredictor
 
-        return EnsemblePredictor.from_folder(folder, device, words=words, dtype=dtype, performance=performance)
+        options: dict[str, Any] = {"words": words, "knowledge": knowledge, "dtype": dtype, "performance": performance}
+        return EnsemblePredictor.from_folder(folder, device, **options)
     path = check_folder(folder)
     checked_precision(precision, dtype, None)
     if precision == "int8":
@@ -99,7 +99,3 @@ def _of_graph(
         performance="plain",
         precision=precision,
     )
-
-
-def _no_knowledge(folder: str | Path, what: str, cure: str) -> Exception:
-    return fault(f"{what} answers no retrieval task", where=str(folder), key="knowledge", cure=cure)

@@ -103,8 +103,8 @@ class Predictor:
 
     def _learn(self, entries: Sequence[Entry]) -> None:
         """Encode the knowledge base, once for each retrieval task."""
-        finding = [task for task in self.model.tasks if task.kind.annotation == "match"]
-        if not finding or not hasattr(self.model, "encoder"):
+        finding = [task for task in self._all_tasks if task.kind.annotation == "match"]
+        if not finding:
             raise fault("no task answers from a knowledge base", key="knowledge", cure="leave it out")
         tally = Tally()
         settings = Settings(tuple(finding), True, 32, None, None, decoded=True)
@@ -164,19 +164,24 @@ class Predictor:
         return told + (f"; up to {SINGLE} texts at once: float32, onnxruntime" if self._single is not None else "")
 
     @property
+    def _all_tasks(self) -> list[Task]:
+        """Those that it has, answerable or not."""
+        return list(self.model.tasks)
+
+    @property
     def tasks(self) -> list[Task]:
         """The tasks that can be answered, in the checkpoint's order (auxiliary language modelling cannot, and retrieval only from a
         knowledge base)."""
         return [
             task
-            for task in self.model.tasks
+            for task in self._all_tasks
             if task.kind.annotation != "none" and (task.kind.annotation != "match" or task.name in self.knowledge)
         ]
 
     @property
     def without_knowledge(self) -> list[str]:
         """Retrieval tasks that have no knowledge base to answer from."""
-        return [t.name for t in self.model.tasks if t.kind.annotation == "match" and t.name not in self.knowledge]
+        return [t.name for t in self._all_tasks if t.kind.annotation == "match" and t.name not in self.knowledge]
 
     def __call__(
         self,

@@ -247,9 +247,11 @@ def test_a_damaged_or_hostile_ensemble_is_refused(singles: dict[str, Path], tmp_
         load_model(folder)
 
 
-def test_an_ensemble_takes_no_knowledge_base(singles: dict[str, Path], tmp_path: Path) -> None:
+def test_an_ensemble_without_retrieval_takes_no_knowledge_base_and_no_precision(
+    singles: dict[str, Path], tmp_path: Path
+) -> None:
     made = fuse_ensemble([str(folder) for folder in singles.values()], tmp_path / "both", weights="uniform")
-    with pytest.raises(UserError, match="an ensemble answers no retrieval task"):
+    with pytest.raises(UserError, match="no task answers from a knowledge base"):
         Predictor.from_pretrained(made, knowledge=["an answer"])
     with pytest.raises(UserError, match="precision"):
         Predictor.from_pretrained(made, precision="bf16")

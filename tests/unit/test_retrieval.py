@@ -17,6 +17,7 @@ from mtl_nlp.data.batching import Collator
 from mtl_nlp.data.mixture import Draw
 from mtl_nlp.data.sources import read_corpora
 from mtl_nlp.errors import UserError
+from mtl_nlp.fusion.ensemble import fuse_ensemble
 from mtl_nlp.hub.checkpoint import load_model
 from mtl_nlp.hub.single_task import export_task
 from mtl_nlp.inference import Predictor
@@ -357,6 +358,38 @@ def test_calibrate_tunes_the_threshold(checkpoint: Path, tmp_path: Path) -> None
     assert report.answered == pytest.approx(len(kept) / 7)
     again = Predictor.from_pretrained(folder, "cpu", knowledge=[row["positive"] for row in FAQ])
     assert again(wrong[0]["query"], "faq")[0]["predictions"]["faq"]["answer"] is None
+
+
+def test_an_ensemble_answers_with_the_mean_cosine(checkpoint: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    """Members of different widths and different training; the ensemble's cosines are the weighted means of theirs."""
+    rows = [{"negatives": [], **row} for row in FAQ]
+    data = {"faq": {"train": rows, "validation": rows}}
+    recipe: dict[str, Any] = {
+        "encoder": str(tiny_encoder),
+        "tasks": [{"name": "faq", "head": "retrieval"}],
+        "mixture": {"batch": 6},
+        "training": {"max_steps": 3, "save_strategy": "no", "eval_strategy": "no"},
+        "output_dir": str(tmp_path / "other"),
+    }
+    other = finetune(recipe, datasets=data).folder
+    made = fuse_ensemble([str(checkpoint), str(other)], tmp_path / "both", weights="uniform", datasets=data)
+    together = Predictor.from_pretrained(made, "cpu", knowledge=KNOWLEDGE)
+    members = [Predictor.from_pretrained(folder, "cpu", knowledge=KNOWLEDGE) for folder in (checkpoint, other)]
+    for row in FAQ:
+        found = together(row["query"], "faq", scores=True)[0]["predictions"]["faq"]["matches"]
+        apart = [member(row["query"], "faq", scores=True)[0]["predictions"]["faq"]["matches"] for member in members]
+        cosines = [{match["id"]: match["score"] for match in matches} for matches in apart]
+        for match in found:
+            assert match["score"] == pytest.approx(sum(one[match["id"]] for one in cosines) / 2, abs=1e-6)
+    with pytest.raises(UserError, match="an ensemble"):
+        explainer_of(made)
+
+
+def explainer_of(folder: Path) -> Any:
+    pytest.importorskip("captum")
+    from mtl_nlp.analysis.explain import Explainer
+
+    return Explainer.from_pretrained(folder, "cpu")
 
 
 def test_an_answer_is_explained_by_its_cosine(predictor: Predictor) -> None:
