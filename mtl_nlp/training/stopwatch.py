@@ -124,7 +124,8 @@ def stopwatch_on(trainer: MultiTaskTrainer) -> Stopwatch:
     watch.around(trainer.balancer, "after_update", BALANCING)
     watch.around(trainer, "_clip_grad_norm", CLIPPING)
     watch.around(trainer, "_get_grad_norm", CLIPPING)
-    for owner, method in ((trainer.optimizer, "step"), (trainer.lr_scheduler, "step"), (trainer.model, "zero_grad")):
+    # Not around the scheduler's: a checkpoint pickles all that hangs on it.
+    for owner, method in ((trainer.optimizer, "step"), (trainer.model, "zero_grad")):
         watch.around(owner, method, OPTIMIZER)
     watch.around(trainer.callback_handler, "call_event", CALLBACKS)
     watch.around(trainer, "log", LOGGING)

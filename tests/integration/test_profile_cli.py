@@ -19,7 +19,9 @@ from mtl_nlp.training.stopwatch import OTHER, Stopwatch, is_model
 
 
 def test_the_command_writes_where_the_time_goes(recipe: dict[str, Any], data: Path) -> None:
-    recipe["training"] |= {"max_steps": 14, "logging_steps": 5, "eval_strategy": "steps", "eval_steps": 4}
+    recipe["training"] |= {"max_steps": 24, "logging_steps": 5, "eval_strategy": "steps", "eval_steps": 4}
+    # Checkpoints are written while the stopwatch is on; what hangs on the scheduler goes into them.
+    recipe["training"] |= {"save_strategy": "steps", "save_steps": 3, "load_best_model_at_end": False}
     file = data / "recipe.yaml"
     file.write_text(dump_yaml(recipe))
     command = [sys.executable, "-m", "mtl_nlp", "train", str(file), "--profile", "--profile-steps", "2"]
