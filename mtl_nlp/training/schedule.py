@@ -66,6 +66,7 @@ class Schedule:
         self.loss: dict[str, float] = {}
         self.score: dict[str, float] = {}
         self.best: dict[str, float] = {}
+        self.gained: dict[str, float] = {}  # each task's value at its last gain of more than the tolerance
         self.waited = dict.fromkeys(self.metrics, 0)
         self.retired: set[str] = set()
         self._planned_end = mixture.planned
@@ -84,20 +85,22 @@ class Schedule:
         for task, key in self.metrics.items():
             if key not in metrics:
                 continue
-            value, best = float(metrics[key]), self.best.get(task)
+            value = float(metrics[key])
             self.score[task] = value
-            if best is None or value > best + self.stopping.tolerance:
-                self.waited[task] = 0
+            self.best[task] = max(value, self.best.get(task, value))
+            # Small gains add up: the next one is measured from where the last that counted had come to.
+            if task not in self.gained or value > self.gained[task] + self.stopping.tolerance:
+                self.gained[task], self.waited[task] = value, 0
             elif task not in self.retired:
                 self.waited[task] += 1
-            if best is None or value > best:
-                self.best[task] = value
             if self.stopping.per_task:
                 self._judge(task, value)
 
     def _judge(self, task: str, value: float) -> None:
-        best, tolerance = self.best[task], self.stopping.tolerance
-        if task not in self.retired and self.waited[task] >= (self.stopping.patience or math.inf):
+        best, tolerance, patience = self.best[task], self.stopping.tolerance, self.stopping.patience or math.inf
+        # What has fallen is not done: it is given as long again to come back.
+        wanted = patience if value >= best - tolerance else 2 * patience
+        if task not in self.retired and self.waited[task] >= wanted:
             self.retired.add(task)
             logger.info("%s is retired: no gain in %d evaluations (best %.4f)", task, self.waited[task], best)
         elif task in self.retired and value < best - tolerance:
@@ -261,6 +264,7 @@ class Schedule:
             "loss": self.loss,
             "score": self.score,
             "best": self.best,
+            "gained": self.gained,
             "waited": self.waited,
             "retired": sorted(self.retired),
         }
@@ -276,7 +280,8 @@ class Schedule:
         self.losses = [list(row) for row in state["losses"]]
         self.start_loss, self.loss = dict(state["start_loss"]), dict(state["loss"])
         self.score, self.best = dict(state["score"]), dict(state["best"])
-        self.waited, self.retired = dict(state["waited"]), set(state["retired"])
+        self.gained, self.waited = dict(state["gained"]), dict(state["waited"])
+        self.retired = set(state["retired"])
         self._place_end()
         if self.retired:
             logger.info("retired: %s", listed(sorted(self.retired)))

@@ -67,6 +67,32 @@ def test_a_retired_task_that_falls_below_its_best_by_more_than_the_tolerance_is_
     assert schedule.waited["y"] == 0
 
 
+def test_small_gains_add_up() -> None:
+    schedule = make(per_task())
+    waited = []
+    for y in (0.500, 0.506, 0.512, 0.518, 0.524, 0.529):
+        schedule.note_scores(scores(0.1, y))
+        waited.append(schedule.waited["y"])
+    # 0.512 and 0.524 are more than 0.01 above 0.500 and 0.512; 0.529 is not above 0.524 by so much.
+    assert waited == [0, 1, 0, 1, 0, 1]
+    assert schedule.retired == {"x"}
+
+
+def test_a_task_that_has_fallen_is_given_as_long_again_to_come_back() -> None:
+    schedule = make(per_task())
+    for y in (0.50, 0.40, 0.45, 0.515, 0.515):  # down, and back with a gain
+        schedule.note_scores(scores(0.1, y))
+        assert "y" not in schedule.retired
+    schedule.note_scores(scores(0.1, 0.51))
+    assert schedule.retired == {"x", "y"}
+    fallen = make(per_task())
+    for y in (0.50, 0.40, 0.41, 0.42):
+        fallen.note_scores(scores(0.1, y))
+    assert fallen.retired == {"x"}
+    fallen.note_scores(scores(0.1, 0.43))
+    assert fallen.retired == {"x", "y"}
+
+
 def test_tasks_without_a_metric_never_retire() -> None:
     schedule = make(per_task(), metrics={"x": "eval_x_f1"})
     for _ in range(5):
