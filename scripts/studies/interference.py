@@ -1,7 +1,7 @@
 """How often the advice of `mtl-nlp interference` is right: every pair of the four tasks joint against single, at study size.
 
-    python scripts/studies/interference.py DATA_ROOT           run what is missing
-    python scripts/studies/interference.py DATA_ROOT --table   print the table from the records
+    python scripts/studies/interference.py DATA_ROOT              run what is missing
+    python scripts/studies/interference.py --table | --write      the table from the records
 
 At most 1 500 texts a corpus, 2 epochs, 3 seeds. Resumable: a run whose record stands in docs/results/interference.jsonl is not
 repeated. The same budget: a pair's run has as many steps as give each corpus the draws of its single run, at the same batch and
@@ -22,9 +22,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from common import write_between
 from study_data import study_data
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "how-to" / "does-sharing-help.md"
 RECORDS = ROOT / "docs" / "results" / "interference.jsonl"
 TASKS = ["sst2", "broad_twitter_corpus", "snips_intent", "snips_slots"]
 SIDES = {task: [task] for task in TASKS} | {"+".join(pair): list(pair) for pair in combinations(TASKS, 2)}
@@ -112,7 +114,14 @@ def right(verdict: str, values: list[float]) -> bool | None:
 
 def table() -> str:
     """Pair, gain, advice of every seed and whether it was right; how often in all."""
-    lines = ["| pair | joint − single | affinity, % (by seed) | advice (by seed) | right |", "|---|---|---|---|---|"]
+    seconds = [round(r["seconds"]) for r in records() if r["kind"] == "advice"]
+    took = f" An advice on the four tasks took {min(seconds)} to {max(seconds)} s on one thread." if seconds else ""
+    lines = [
+        "Study size: 1 500 texts a corpus, 2 epochs, 3 seeds, validation; `joint − single` is the mean over the pair's two tasks "
+        f"(`scripts/studies/interference.py`).{took}",
+        "",
+    ]
+    lines += ["| pair | joint − single | affinity, % (by seed) | advice (by seed) | right |", "|---|---|---|---|---|"]
     advice = {r["seed"]: r["pairs"] for r in records() if r["kind"] == "advice"}
     hits = asked = signs = 0
     for side in (name for name in SIDES if "+" in name):
@@ -136,8 +145,9 @@ def table() -> str:
 def main() -> None:
     """Run what is missing, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_root", type=Path)
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("data_root", type=Path, nargs="?")
+    parser.add_argument("--table", action="store_true", help="print the table from the records")
+    parser.add_argument("--write", action="store_true", help="write it into the page")
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--sides", nargs="*", default=list(SIDES))
     parser.add_argument("--texts", type=int, default=1500)
@@ -148,7 +158,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.table:
         print(table())
+    if options.write:
+        write_between(PAGE, "interference", table())
+    if options.table or options.write:
         return
+    if options.data_root is None:
+        parser.error("DATA_ROOT is missing")
     data = study_data(options.data_root, options.data, options.texts)
     for seed in options.seeds:
         measure(seed, data, options.steps, options.points)
