@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison import JOINT, SINGLE
+from ..durable import sync_folder
 from ..errors import Faults, fault, listed
-from ..hub.checkpoint import CHECKSUMS, METRICS, sync_folder
+from ..hub.checkpoint import CHECKSUMS, METRICS
 from ..model.files import INDEX, read_json, weight_files
 from ..recipe import Recipe
 from ..training.finetune import finetune

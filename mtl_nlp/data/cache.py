@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ..durable import sync_file
 from ..errors import fault
 
 logger = logging.getLogger("mtl_nlp")
@@ -129,7 +130,7 @@ class DataCache:
             files = {path.name: [path.stat().st_size, digest(path)] for path in sorted(aside.iterdir())}
             (aside / MANIFEST).write_text(json.dumps({"what": what, "files": files}), encoding="utf-8")
             for path in aside.iterdir():
-                _sync(path)
+                sync_file(path)
             aside.rename(self.folder / key)
             self._prune()
         except OSError as error:
@@ -165,11 +166,3 @@ def _problem(entry: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

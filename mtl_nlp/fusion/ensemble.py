@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..durable import sync_folder
 from ..ensembling import outputs_of_task
 from ..errors import Faults, FaultyInput, fault, listed
-from ..hub.checkpoint import check_folder, load_model, sync_folder, write_checksums, write_json, write_model
+from ..hub.checkpoint import check_folder, load_model, write_checksums, write_json, write_model
 from ..hub.ensemble import ENSEMBLE
 from ..model.config import FORMAT_VERSION, task_record
 from ..model.files import CARD, CHECKSUMS, METRICS, vouched

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..durable import sync_folder
 from ..errors import UserError, fault, listed
 from ..model.config import FORMAT_VERSION
 from ..model.encoder import checked_tokenizer
@@ -54,30 +55,11 @@ __all__ = [
     "load_weights",
     "newest_checkpoint",
     "read_state",
-    "sync_folder",
     "write_checksums",
     "write_json",
     "write_model",
     "write_state",
 ]
-
-
-def sync_folder(folder: Path, *, deep: bool = True) -> None:
-    """Push a folder (and with `deep` its files) to the disk."""
-    if deep:
-        for path in folder.iterdir():
-            if path.is_file():
-                _sync(path)
-    if os.name == "posix":
-        _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_state(

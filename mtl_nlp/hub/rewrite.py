@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ..durable import sync_folder
 from ..errors import UserError
-from .checkpoint import sync_folder, write_checksums
+from .checkpoint import write_checksums
 
 AT_FDCWD, EXCHANGE = -100, 2
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..durable import sync_folder
 from ..errors import UserError, closest, fault, listed
 from ..model.conditioning import fold, why_not_folded
 from ..model.encoder import longest_row
@@ -27,7 +28,7 @@ from ..schema import read_yaml
 from ..task import Task
 from .aligned import align_weights
 from .calibration import Calibration, fold_into
-from .checkpoint import check_folder, load_model, load_tokenizer, sync_folder
+from .checkpoint import check_folder, load_model, load_tokenizer
 from .task_card import PIPELINES, Measured, task_card
 
 SAMPLE = (7, 23)  # rows and tokens of the batch that is compared; the rows are of different lengths

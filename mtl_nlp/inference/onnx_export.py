@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..durable import sync_folder
 from ..errors import UserError, closest, fault, listed
 from ..hub.checkpoint import (
     CHECKSUMS,
@@ -23,7 +24,6 @@ from ..hub.checkpoint import (
     check_folder,
     load_model,
     load_tokenizer,
-    sync_folder,
     tokenizer_of,
     write_json,
 )

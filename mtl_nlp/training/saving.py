@@ -18,8 +18,9 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.mixture import Mixture
+from ..durable import sync_folder
 from ..errors import UserError
-from ..hub.checkpoint import load_weights, read_state, sync_folder, write_checksums, write_state
+from ..hub.checkpoint import load_weights, read_state, write_checksums, write_state
 from ..model.multitask import MultiTaskModel
 from . import lora
 from .balance import Balancer

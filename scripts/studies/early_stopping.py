@@ -5,7 +5,8 @@
 
 SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) at the study size, 3 epochs, 3 seeds, scored every 30 steps.
 Patience and tolerance were chosen on validation with the first seed: accuracies of one run move by a point or two from one
-evaluation to the next, and a tolerance well below that never lets a task rest (0.005, patience 3: 4 % fewer tokens).
+evaluation to the next, and a tolerance well below that never lets a task rest (0.005 with patience 3 and 0.01 with 2 saved 4 % of
+the tokens).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from common import ROOT, TASKS, Study, Variant, by_variant, main, markdown, prim
 FULL = "full budget"
 VARIANTS = [
     Variant(FULL),
-    Variant("whole run", ("stopping.patience=2", "stopping.tolerance=0.01")),
+    Variant("whole run", ("stopping.patience=2", "stopping.tolerance=0.02")),
     Variant(
         "per task, save",
-        ("stopping.per_task=true", "stopping.patience=2", "stopping.tolerance=0.01", "stopping.freed=save"),
+        ("stopping.per_task=true", "stopping.patience=2", "stopping.tolerance=0.02", "stopping.freed=save"),
     ),
     Variant(
         "per task, redistribute",
-        ("stopping.per_task=true", "stopping.patience=2", "stopping.tolerance=0.01", "stopping.freed=redistribute"),
+        ("stopping.per_task=true", "stopping.patience=2", "stopping.tolerance=0.02", "stopping.freed=redistribute"),
     ),
 ]
 
@@ -48,7 +49,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     head = ["stopping", *TASKS, "mean", "points against full", "steps", "encoder tokens", "fewer"]
     return (
         f"Study size: 1 500 texts a corpus, 3 epochs, {seeds_of(found)}, test split, mean ± standard deviation over seeds; "
-        f"patience 2 evaluations of 30 steps, tolerance 0.01 (`scripts/studies/early_stopping.py`).\n\n{markdown(head, rows)}"
+        f"patience 2 evaluations of 30 steps, tolerance 0.02 (`scripts/studies/early_stopping.py`).\n\n{markdown(head, rows)}"
     )
 
 
