@@ -70,8 +70,8 @@ class Stepper:
         self.trainer = build_trainer(replace(data, recipe=recipe_of(METHODS[name], precision)))
         trainer = self.trainer
         trainer.create_optimizer_and_scheduler(10_000)
-        trainer.optimizer = trainer.accelerator.prepare(trainer.optimizer)
-        trainer.model_wrapped = trainer.model
+        # Together, as the Trainer's own loop does: it is this that puts the model under autocast.
+        trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         self.batches: Iterator[Any] = iter(trainer.get_train_dataloader())
         trainer.accelerator.gradient_state._set_sync_gradients(True)
 

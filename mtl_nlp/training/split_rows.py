@@ -43,8 +43,11 @@ def split_rows(
             continue
         data, gold = corpus.splits[split].data, prepared.encoded[split][corpus.name].gold
         step = 1 if most is None else max(1, -(-len(data) // most))
+        # A corpus keeps the inputs of all choices alike; a ranking is asked by other names.
+        ranked = any(task.kind.input == "candidates" for task in corpus.tasks)
+        names = {"context": "query", "choices": "candidates"} if ranked else {}
         rows = [
-            {key: value for key, value in row.items() if not key.startswith("@")}
+            {names.get(key, key): value for key, value in row.items() if not key.startswith("@")}
             for number, row in enumerate(data)
             if number % step == 0
         ]
