@@ -149,7 +149,9 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def seeds_of(found: Sequence[dict[str, Any]]) -> str:
     """`3 seeds`, or what there is of each variant where that differs."""
     counts = sorted({len(group) for group in by_variant(found).values()})
-    return f"{' to '.join(str(count) for count in counts)} seeds" if counts else "no run yet"
+    return (
+        f"{' to '.join(str(count) for count in counts)} seed{'' if counts == [1] else 's'}" if counts else "no run yet"
+    )
 
 
 def write_between(page: Path, name: str, text: str) -> None:
