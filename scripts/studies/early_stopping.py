@@ -4,9 +4,9 @@
     python scripts/studies/early_stopping.py --table | --write     the table from the records
 
 SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) at the study size, 3 epochs, 3 seeds, scored every 30 steps.
-Five settings of patience and tolerance were tried, and the last one was chosen with the test scores of the ones before it in sight, so
-its table is no clean estimate. Of the others 0.003 (patience 2) and 0.005 (3) ran under an earlier rule of retirement, with one seed,
-as did 0.01 (2) under today's; 0.02 (2) saved 17.6 % over three seeds. Their records stay in the file.
+Five settings of patience and tolerance were tried, and the last one was chosen with the test scores of the ones before it in
+sight, so its table is no clean estimate. Of the others 0.003 (patience 2) and 0.005 (3) ran under an earlier rule of retirement,
+with one seed, as did 0.01 (2) under today's; 0.02 (2) saved 17.6 % over three seeds. Their records stay in the file.
 """
 
 from __future__ import annotations
