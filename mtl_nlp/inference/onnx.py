@@ -34,7 +34,7 @@ EXTRA = 'onnxruntime is missing: pip install "mtl-nlp[onnx]"'
 # Kinds of annotation whose logits have one row of scores a token.
 ON_TOKENS = ("tags", "answer", "none")
 # Tokens up to which an int8 graph runs on one thread: its products are then so short that waiting for each other costs more than a
-# second thread saves, all the more where two "cores" are one (a single text on such a machine: 5.1 ms with two, 3.5 ms with one).
+# second thread saves, all the more where two virtual cores share a physical one.
 FEW_TOKENS = 64
 
 
@@ -109,9 +109,10 @@ class OnnxModel:
             import onnxruntime  # noqa: F401
         except ImportError as error:
             raise UserError(EXTRA) from error
-        self.path, self.device = path, device
+        self.path = path
         self.session = open_session(path, device, threads)
-        self._alone: Any = None
+        several = (threads or torch.get_num_threads()) > 1 and (device is None or device.type == "cpu")
+        self._alone: Any = None if several else self.session
         self.info = GraphInfo.parsed(self.session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
         self.inputs = [one.name for one in self.session.get_inputs()]
         known = {one.name for one in self.session.get_outputs()}
@@ -168,7 +169,7 @@ class OnnxModel:
         if self.info.precision != "int8" or tokens > FEW_TOKENS:
             return self.session
         if self._alone is None:
-            self._alone = open_session(self.path, self.device, threads=1)
+            self._alone = open_session(self.path, threads=1)
         return self._alone
 
     def _of_task(self, name: str, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:

@@ -119,7 +119,7 @@ def test_int8_answers_do_not_depend_on_the_batch(small: Any) -> None:
 
 
 def test_few_tokens_of_int8_run_on_one_thread_and_give_the_same(small: Any, graph: Path) -> None:
-    model, whole = OnnxModel(small.folder / GRAPH), OnnxModel(graph / GRAPH)
+    model, whole = (OnnxModel(folder / GRAPH, threads=2) for folder in (small.folder, graph))
     ids = torch.randint(5, 60, (FEW_TOKENS // 12 + 1, 12), generator=torch.Generator().manual_seed(1))
     many = model(ids).logits
     assert model._alone is None
@@ -132,6 +132,8 @@ def test_few_tokens_of_int8_run_on_one_thread_and_give_the_same(small: Any, grap
         assert torch.allclose(many[task][:2], few[task], atol=1e-5)
     whole(ids[:2], tasks={"sent": {"rows": torch.arange(2)}})
     assert whole._alone is None
+    one = OnnxModel(small.folder / GRAPH, threads=1)
+    assert one._session_for(2) is one.session
 
 
 def test_rounding_is_exact_at_the_largest_value() -> None:
