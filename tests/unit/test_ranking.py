@@ -20,6 +20,7 @@ from mtl_nlp.model.heads import make_head
 from mtl_nlp.model.ranking import listwise, pairwise
 from mtl_nlp.recipe import make_recipe
 from mtl_nlp.task import Task
+from mtl_nlp.training.split_rows import split_rows
 from tests.conftest import write_jsonl
 
 NAN, INF = float("nan"), math.inf
@@ -153,6 +154,9 @@ def test_it_learns_an_order_and_predicts_it(ranking: dict[str, Any], objective: 
     answers = predictor([{"query": row["query"], "candidates": row["passages"]} for row in listed_rows()])
     assert [one["predictions"]["rank"]["ranking"][0]["candidate"] for one in answers] == list(QUERIES.values())
     assert answers[0]["predictions"]["rank"]["ranking"][0]["index"] == 2
+    (corpus,) = split_rows(result.folder, "validation")  # the split's own rows are asked as any others
+    ordered = [one["predictions"]["rank"]["ranking"][0]["candidate"] for one in predictor(corpus.rows, "rank")]
+    assert ordered == list(QUERIES.values())
     alone = predictor({"query": "was the food good ?", "candidates": ["the food was awful", "i love this song"]})
     whole = {one["candidate"]: one["score"] for one in answers[1]["predictions"]["rank"]["ranking"]}
     assert alone[0]["predictions"]["rank"]["ranking"][0]["score"] == pytest.approx(
