@@ -43,8 +43,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         return "No run yet."
     head = ["seeds", "stopping", *TASKS, "mean", "points against full", "steps", "encoder tokens", "fewer"]
     return (
-        f"Study size: 1 500 texts a corpus, 3 epochs, test split, mean ± standard deviation over seeds; patience 2 evaluations of 30 "
-        f"steps, tolerance 0.03 (`scripts/studies/early_stopping.py`).\n\n{markdown(head, rows)}"
+        "Study size: 1 500 texts a corpus, 3 epochs, test split, mean ± standard deviation over seeds; patience 2 evaluations "
+        f"of 30 steps, tolerance 0.03 (`scripts/studies/early_stopping.py`).\n\n{markdown(head, rows)}"
     )
 
 
