@@ -1,12 +1,14 @@
 """Training speed, side by side in one run: this toolkit's joint step against plain `transformers.Trainer`, one model a corpus.
 
     python scripts/bench_training.py DATA_ROOT [--bf16] [--rounds 5] [--steps 12] [--threads N]
+    python scripts/bench_training.py DATA_ROOT --bf16 --encoder bert-base --batch 1024      for a GPU (random weights)
     python scripts/bench_training.py DATA_ROOT --tasknet        # tasknet 1.60 as one more side (see tasknet_side.py)
     python scripts/bench_training.py DATA_ROOT --overhead       # the parts of our step
     python scripts/bench_training.py DATA_ROOT --heads 3 300    # steps with few and many heads (synthetic texts)
     python scripts/bench_training.py DATA_ROOT --scaling [tasks length batch rows threads] [--most N]
 
-Work: SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) on the embedded MiniLM, batches of 32, dropout 0.1. Sides:
+Work: SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) on the embedded MiniLM (or an encoder of `--encoder`'s shape),
+batches of 32 (`--batch`), the encoder's own dropout. Sides:
 
 - ours: the joint recipe of the headline study, `performance: auto`;
 - ours, plain: the same with `performance: plain` (padded, torch's dropout; batches still of similar length);
@@ -14,8 +16,9 @@ Work: SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) on the embedd
   of four models.
 
 Rounds are interleaved; a side's figure is the median over rounds of real tokens per second of whole steps (optimizer and data
-loading included, from the end of one step to the end of the next, the first two dropped). The plain corpora are weighted by their
-sizes. The last line is the measured rate of a large matrix product, and what part of it our real tokens use.
+loading included, from the end of the second step to the end of the last). The plain corpora are weighted by their sizes. The last
+column is what part of the measured rate of a large matrix product the side's real tokens use (6 operations a token and weight of
+the encoder's matrices; attention itself and padding do not count).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from typing import Any
 
 import torch
 import transformers
+from random_encoders import NAMES, encoder, encoder_weights
 from step_benchmarks import SCALES, print_heads, print_overhead, print_scaling
 from transformers.trainer_callback import PrinterCallback
 
@@ -44,14 +48,14 @@ WARM = 2
 
 
 class Clock(transformers.TrainerCallback):
-    """When each step ended."""
+    """When each step ended; on a GPU, where work is queued, that is waited for after the first few steps and after the last alone."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the time."""
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and state.global_step in (WARM, state.max_steps):
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
 
@@ -67,6 +71,8 @@ def prepared_for(root: Path, tasks: list[str] | None, options: argparse.Namespac
     """A recipe's data, read once."""
     sets = [f"training.max_steps={options.steps + WARM}", f"training.bf16={str(options.bf16).lower()}"]
     sets += [f"training.{key}={value}" for key, value in SILENT.items()] + [f"performance={performance}"]
+    sets += [f"encoder={encoder(options.encoder)}", f"mixture.batch={options.batch}"]
+    sets += [f"training.dataloader_num_workers={options.workers}"] if options.workers else []
     if tasks:
         sets.append(f"tasks=[{', '.join(tasks)}]")
     return prepare(load_recipe(RECIPE, sets, output=tempfile.mkdtemp()), data_root=root, splits=("train",))
@@ -117,19 +123,28 @@ def plain(prepared: Prepared, task: str, options: argparse.Namespace) -> Callabl
         else transformers.DataCollatorWithPadding(prepared.tokenizer)
     )
     labelled = rows.rename_column(f"@{task}", "labels" if tagging else "label")
-    data = labelled.select_columns(["input_ids", "token_type_ids", "labels" if tagging else "label"])
+    types = [name for name in ("token_type_ids",) if name in labelled.column_names]
+    data = labelled.select_columns(["input_ids", *types, "labels" if tagging else "label"])
 
     def train(clock: Clock) -> list[int]:
         tokens: list[int] = []
 
         def collated(features: Any) -> Any:
-            tokens.append(sum(len(feature["input_ids"]) for feature in features))
-            return collate(features)
+            batch = collate(features)
+            batch["real"] = int(batch["attention_mask"].sum())
+            return batch
+
+        class Counting(transformers.Trainer):
+            def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+                tokens.append(inputs.pop("real"))
+                return super().training_step(model, inputs, *args, **kwargs)
 
         arguments = transformers.TrainingArguments(
             output_dir=tempfile.mkdtemp(),
             max_steps=options.steps + WARM,
-            per_device_train_batch_size=32,
+            per_device_train_batch_size=options.batch,
+            dataloader_num_workers=options.workers,
+            remove_unused_columns=False,
             bf16=options.bf16,
             use_cpu=not torch.cuda.is_available(),
             learning_rate=1e-4,
@@ -138,23 +153,27 @@ def plain(prepared: Prepared, task: str, options: argparse.Namespace) -> Callabl
             logging_strategy="no",
         )
         model = auto.from_pretrained(locate(prepared.recipe.encoder_spec.name), config=config, dtype=torch.float32)
-        trainer = transformers.Trainer(model, arguments, train_dataset=data, data_collator=collated, callbacks=[clock])
+        trainer = Counting(model, arguments, train_dataset=data, data_collator=collated, callbacks=[clock])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        return tokens[: options.steps + WARM]  # the loader reads ahead
+        return tokens
 
     return train
 
 
 def peak(bf16: bool) -> float:
     """FLOP/s of a large square matrix product."""
-    a, b = (torch.randn(2048, 2048, dtype=torch.bfloat16 if bf16 else torch.float32) for _ in range(2))
+    cuda = torch.cuda.is_available()
+    side, kind = 8192 if cuda else 2048, torch.bfloat16 if bf16 else torch.float32
+    a, b = (torch.randn(side, side, dtype=kind, device="cuda" if cuda else "cpu") for _ in range(2))
     times = []
     for _ in range(12):
         start = time.perf_counter()
         a @ b
+        if cuda:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return 2 * 2048**3 / statistics.median(times)
+    return 2 * side**3 / statistics.median(times)
 
 
 def main() -> None:
@@ -164,6 +183,9 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--encoder", choices=NAMES, default="minilm", help="all but minilm have random weights")
+    parser.add_argument("--batch", type=int, default=32, help="texts a step, on every side")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes, on every side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tasknet", action="store_true", help="tasknet's joint training as one more side")
     parser.add_argument("--overhead", action="store_true", help="the parts of our step, and what the toolkit adds")
@@ -211,20 +233,23 @@ def side_by_side(options: argparse.Namespace) -> None:
         # Every corpus is gone through as often: its steps count by its size.
         tokens = sum(sizes[task] * count for task, (count, _) in found.items())
         rates["Trainer"].append(tokens / sum(sizes[task] * seconds for task, (_, seconds) in found.items()))
-    base = statistics.median(rates["Trainer"])
-    kind = "bf16" if options.bf16 else "fp32"
+    base, most = statistics.median(rates["Trainer"]), peak(options.bf16)
+    kind, place = "bf16" if options.bf16 else "fp32", f"{options.threads} threads"
+    if torch.cuda.is_available():
+        place = torch.cuda.get_device_name()
     print(
-        f"{kind}, {options.threads} threads, {options.rounds} rounds of {options.steps} steps; torch {torch.__version__}"
+        f"{kind}, {options.encoder}, {options.batch} texts a step, {place}, {options.rounds} rounds of {options.steps} steps; "
+        f"torch {torch.__version__}, transformers {transformers.__version__}"
     )
-    print("| side | real tokens/s (median; lowest, highest) | × Trainer |\n|---|---|---|")
+    weights = encoder_weights(build_trainer(joint).multi.encoder)
+    print(
+        "| side | real tokens/s (median; lowest, highest) | × Trainer | of the matrix product's rate |\n|---|---|---|---|"
+    )
     for name, values in rates.items():
-        spread = f"{statistics.median(values):.0f}; {min(values):.0f}, {max(values):.0f}"
-        print(f"| {name} | {spread} | {statistics.median(values) / base:.2f} |")
-    model = build_trainer(joint).multi
-    weights = sum(p.numel() for name, p in model.encoder.named_parameters() if p.dim() == 2 and "embedding" not in name)
-    most = peak(options.bf16)
-    used = 6 * weights * statistics.median(rates["ours"]) / most
-    print(f"matrix product: {most / 1e9:.0f} GFLOP/s; ours uses {used:.0%} of it on real tokens")
+        middle = statistics.median(values)
+        spread = f"{middle:.0f}; {min(values):.0f}, {max(values):.0f}"
+        print(f"| {name} | {spread} | {middle / base:.2f} | {6 * weights * middle / most:.0%} |")
+    print(f"matrix product: {most / 1e9:.0f} GFLOP/s; {weights / 1e6:.1f} million weights in the encoder's matrices")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import transformers
+from random_encoders import MINILM, encoder
 
 from mtl_nlp import make_recipe
 from mtl_nlp.model.encoder import load_tokenizer
@@ -36,7 +37,6 @@ SILENT = {
     "disable_tqdm": True,
 }
 LABELS = ("a", "b", "c", "d")
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 WARM = 3
 
 
@@ -179,7 +179,7 @@ def print_scaling(dimensions: Sequence[str], steps: int, most: int, *, bf16: boo
             settings: dict[str, Any] = {"tasks": 3, "length": 32, "batch": 32, "steps": steps, "bf16": bf16}
             settings |= {name: n for name, n in change.items() if name != "threads"}
             if long:  # ModernBERT's layout with random weights; the tokens of a batch stay about the same
-                settings |= {"encoder": long_encoder(), "batch": max(2, 4096 // change["length"])}
+                settings |= {"encoder": encoder("modernbert-small"), "batch": max(2, 4096 // change["length"])}
             queue = context.Queue()
             child = context.Process(target=_child, args=(settings, change.get("threads", threads), queue))
             child.start()
@@ -190,27 +190,3 @@ def print_scaling(dimensions: Sequence[str], steps: int, most: int, *, bf16: boo
             ready, step, rate, peak, gpu = queue.get()
             note = f" (ModernBERT layout, batch {settings['batch']})" if long else ""
             print(f"| {dimension} {value}{note} | {ready:.1f} | {step:.3f} | {rate:.0f} | {peak:.0f} | {gpu:.0f} |")
-
-
-def long_encoder() -> str:
-    """A folder with a small ModernBERT of random weights and MiniLM's tokenizer, for texts of up to 8 192 tokens."""
-    folder = Path(tempfile.gettempdir()) / "mtl-nlp-bench-modernbert"
-    if not (folder / "config.json").is_file():
-        tokenizer = load_tokenizer(EncoderSpec(name=MINILM), Path(), given_words=False)
-        tokenizer.model_max_length = 16384
-        config = transformers.ModernBertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=384,
-            intermediate_size=576,
-            num_hidden_layers=6,
-            num_attention_heads=6,
-            max_position_embeddings=16384,
-            pad_token_id=tokenizer.pad_token_id,
-            cls_token_id=tokenizer.cls_token_id,
-            sep_token_id=tokenizer.sep_token_id,
-            bos_token_id=tokenizer.cls_token_id,
-            eos_token_id=tokenizer.sep_token_id,
-        )
-        transformers.ModernBertModel(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return str(folder)

@@ -1,7 +1,8 @@
 """Rows of several corpora → one padded batch.
 
-`MixtureDataset` fetches the rows of drawn texts, `Collator` pads them together: `input_ids` [B, T], `attention_mask` [B, T], and
-`tasks`: name → `rows` [b] (row numbers), `width` (the longest of them, a number) and `labels`. `MicroBatches` cuts the mixture's
+`MixtureDataset` fetches the rows of drawn texts, `Collator` pads them together: `input_ids` [B, T], `attention_mask` [B, T],
+`tokens` (how many are real, a number), and `tasks`: name → `rows` [b] (row numbers), `width` (the longest of them, a number) and
+`labels`. `MicroBatches` cuts the mixture's
 stream into the micro-batches of one process; the loader is not sharded a second time.
 """
 
@@ -148,6 +149,7 @@ class Collator:
         columns = [name for name in ("input_ids", "token_type_ids") if name in records[0]]
         padded = self.tokenizer.pad([{name: r[name] for name in columns} for r in records], return_tensors="pt")
         batch: dict[str, Any] = {name: padded[name] for name in (*columns, "attention_mask")}
+        batch["tokens"] = sum(len(record["input_ids"]) for record in records)
         batch["tasks"] = {}
         rows = self._rows_of(records)
         for name in self.tasks:

@@ -41,6 +41,8 @@ def _part(batch: Mapping[str, Any], rows: list[int], names: list[str]) -> dict[s
     width = max(int(task["width"]) if "width" in task else whole[1] for task in tasks.values())
     chosen = torch.tensor(rows, device=batch["input_ids"].device)
     found = {name: _cut(value, chosen, whole, width) for name, value in batch.items() if name != "tasks"}
+    if "tokens" in found:
+        found["tokens"] = int(found["attention_mask"].sum())
     place = torch.empty(whole[0], dtype=torch.long, device=chosen.device)
     place[chosen] = torch.arange(len(rows), device=chosen.device)
     found["tasks"] = {name: {**task, "rows": place[task["rows"]]} for name, task in tasks.items()}

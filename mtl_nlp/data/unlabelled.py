@@ -31,7 +31,7 @@ class InputCollator:
         }
 
     def __call__(self, records: Sequence[Record]) -> dict[str, Any]:
-        """`input_ids`, `attention_mask` (and `token_type_ids`) [B, T], and `tasks`, each with all the rows."""
+        """`input_ids`, `attention_mask` (and `token_type_ids`) [B, T], `tokens`, and `tasks`, each with all the rows."""
         lengths = np.fromiter((len(record["input_ids"]) for record in records), dtype=np.int64, count=len(records))
         width = int(lengths.max())
         place = np.arange(width)
@@ -42,6 +42,7 @@ class InputCollator:
             if name in records[0]
         }
         batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+        batch["tokens"] = int(lengths.sum())
         whole = {"rows": torch.arange(len(records)), "width": width}
         batch["tasks"] = {task.name: whole | self._sizes(task, records) for task in self.tasks}
         return batch

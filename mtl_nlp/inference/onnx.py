@@ -144,6 +144,7 @@ class OnnxModel:
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         tasks: Mapping[str, Mapping[str, Tensor]] | None = None,
+        tokens: int | None = None,
     ) -> MultiTaskOutput:
         """As `MultiTaskModel.forward`: name → the task's logits over its rows."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask

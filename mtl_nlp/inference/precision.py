@@ -66,10 +66,11 @@ class NarrowEncoder:
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         tasks: Mapping[str, Mapping[str, Tensor]] | None = None,
+        tokens: int | None = None,
     ) -> MultiTaskOutput:
         """As `MultiTaskModel.forward`."""
         if self.padding_free is not None:
-            hidden = self.padding_free(input_ids, attention_mask, token_type_ids)
+            hidden = self.padding_free(input_ids, attention_mask, token_type_ids, tokens=tokens)
         else:
             kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state

@@ -1,9 +1,10 @@
 """Attention over rows that stand one behind the other in a single sequence, without padding between them.
 
 `Layout` says where each row of a padded batch stands in the sequence. The function registered here under `PACKED` (transformers'
-`AttentionInterface`) is called by each attention layer with queries, keys and values [1, heads, N, d] of all N real tokens; it
-takes the rows apart, a group of similar lengths at a time, computes attention inside each row, and puts the result back. What
-padding remains is inside a group, for the attention product alone.
+`AttentionInterface`) is called by each attention layer with queries, keys and values [1, heads, N, d] of all N real tokens. On a
+GPU in half precision torch's flash attention for rows of various lengths takes the sequence as it is (`varlen`). Elsewhere the
+rows are taken apart, a group of similar lengths at a time, and put back: what padding remains is inside a group, for the attention
+product alone.
 
 Letters: B rows, T tokens of the longest row, N real tokens of all rows, h heads, d width of a head.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .dropout import MaskSource
+from .varlen import varlen_attention, varlen_works
 
 PACKED = "mtl_packed"
 # A row joins a group while it fills at least this part of the group's width.
@@ -44,47 +47,76 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Slots:
+    """How rows are taken apart into groups.
+
+    Attributes:
+        tokens: [S] the token in each slot of the groups; any token in a slot beyond a row's end.
+        homes: [N] each token's slot.
+        groups: rows by length, one group's slots [b · t] behind the other's.
+    """
+
+    tokens: Tensor
+    homes: Tensor
+    groups: list[Group]
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Where the rows of a padded batch stand in the sequence, and how attention takes them apart.
+    """Where the rows of a padded batch stand in the sequence.
 
     Attributes:
         places: [N] flattened positions of the real tokens in [B · T].
         positions: [1, N] each token's position in its row.
-        slots: [S] the token in each slot of the groups; any token in a slot beyond a row's end.
-        homes: [N] each token's slot.
-        groups: rows by length, one group's slots [b · t] behind the other's.
+        ends: [B + 1] int32, where each row ends in the sequence, behind a zero.
+        width: T.
         source: draws dropout masks; torch's generator where None.
     """
 
     places: Tensor
     positions: Tensor
-    slots: Tensor
-    homes: Tensor
-    groups: list[Group]
+    ends: Tensor
+    width: int
     source: MaskSource | None = None
 
+    @cached_property
+    def slots(self) -> Slots:
+        """The groups, for attention that takes the rows apart. On a GPU their sizes have to be waited for."""
+        lengths, device = self.ends.diff().long(), self.ends.device
+        starts = self.ends[:-1].long()
+        order = lengths.argsort(descending=True, stable=True)
+        groups, slots = [], []
+        for begin, end, width in _cuts(lengths[order].tolist()):
+            rows = order[begin:end]
+            column = torch.arange(width, device=device)
+            inside = column < lengths[rows, None]  # [b, t]
+            slots.append(torch.where(inside, starts[rows, None] + column, -1).view(-1))
+            bias = torch.zeros(inside.shape, device=device).masked_fill_(~inside, float("-inf"))[:, None, None]
+            groups.append(Group(end - begin, width, None if bool(inside.all()) else bias))
+        homes = torch.arange(len(self.places), device=device)
+        together = torch.cat(slots) if slots else homes.clone()
+        filled = (together >= 0).nonzero().view(-1)
+        homes[together[filled]] = filled
+        return Slots(together.clamp_(min=0), homes, groups)
 
-def layout_of(mask: Tensor, source: MaskSource | None = None) -> Layout:
-    """The layout of a batch; `mask` [B, T] is 1 for real tokens, which stand together in each row."""
+
+def layout_of(mask: Tensor, source: MaskSource | None = None, tokens: int | None = None) -> Layout:
+    """The layout of a batch.
+
+    Args:
+        mask: [B, T], 1 for real tokens, which stand together in each row.
+        tokens: N, where it is known: on a GPU counting would wait for all that is still to be computed.
+    """
+    count = int(mask.sum()) if tokens is None else tokens
     lengths = mask.sum(1)
-    places = mask.reshape(-1).nonzero().view(-1)
-    starts = lengths.cumsum(0) - lengths
-    steps = torch.arange(len(places), device=mask.device)
-    positions = steps - torch.repeat_interleave(starts, lengths)
-    order = lengths.argsort(descending=True, stable=True)
-    groups, slots = [], []
-    for begin, end, width in _cuts(lengths[order].tolist()):
-        rows = order[begin:end]
-        column = torch.arange(width, device=mask.device)
-        inside = column < lengths[rows, None]  # [b, t]
-        slots.append(torch.where(inside, starts[rows, None] + column, -1).view(-1))
-        bias = torch.zeros(inside.shape, device=mask.device).masked_fill_(~inside, float("-inf"))[:, None, None]
-        groups.append(Group(end - begin, width, None if bool(inside.all()) else bias))
-    together = torch.cat(slots) if slots else steps
-    filled = (together >= 0).nonzero().view(-1)
-    homes = torch.empty_like(steps)
-    homes[together[filled]] = filled
-    return Layout(places, positions[None], together.clamp_(min=0), homes, groups, source)
+    ends = F.pad(lengths.cumsum(0), (1, 0))
+    if mask.device.type == "cuda":
+        places = torch.nonzero_static(mask.reshape(-1), size=count).view(-1)
+    else:
+        places = mask.reshape(-1).nonzero().view(-1)
+    starts = torch.repeat_interleave(ends[:-1], lengths, output_size=count)
+    positions = torch.arange(count, device=mask.device) - starts
+    return Layout(places, positions[None], ends.to(torch.int32), mask.shape[1], source)
 
 
 def _cuts(lengths: list[int]) -> Iterator[tuple[int, int, int]]:
@@ -164,9 +196,14 @@ def packed_attention_forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = bool(kwargs.get("is_causal", getattr(module, "is_causal", False)))
     with torch.autocast(query.device.type, enabled=False):
-        apart = [_Apart.apply(states[0].transpose(0, 1), layout.slots, layout.homes) for states in (query, key, value)]
+        flat = [states[0].transpose(0, 1) for states in (query, key, value)]  # [N, h, d]
+        if varlen_works(query.device, query.dtype, query.shape[-1]):
+            output = varlen_attention(*flat, layout.ends, layout.width, dropout, scale, causal, sliding_window)
+            return output[None], None
+        slots = layout.slots
+        apart = [_Apart.apply(states, slots.tokens, slots.homes) for states in flat]
         parts, begin = [], 0
-        for group in layout.groups:
+        for group in slots.groups:
             end = begin + group.rows * group.width
             q, k, v = (
                 s[begin:end].unflatten(0, (group.rows, group.width)).transpose(1, 2) for s in apart
@@ -174,7 +211,7 @@ def packed_attention_forward(
             bias = _bias(group, causal, sliding_window, query.device)
             parts.append(_attend(q, k, v, bias, dropout, scale, layout.source).transpose(1, 2).flatten(0, 1))
             begin = end
-        output = _Together.apply(parts[0] if len(parts) == 1 else torch.cat(parts), layout.homes)
+        output = _Together.apply(parts[0] if len(parts) == 1 else torch.cat(parts), slots.homes)
     return output[None], None
 
 

@@ -236,6 +236,7 @@ class MultiTaskModel(PreTrainedModel):
         token_type_ids: Tensor | None = None,
         tasks: Mapping[str, TaskRows] | None = None,
         idle: Sequence[str] | None = None,
+        tokens: int | None = None,
     ) -> MultiTaskOutput:
         """One encoder pass, then the heads that the batch asks for.
 
@@ -247,6 +248,7 @@ class MultiTaskModel(PreTrainedModel):
                 for choices and candidates are those of one text).
             idle: tasks without rows here whose heads are to get a gradient of zeros, because they have rows in another process and
                 parameters are sharded.
+            tokens: real ones in the batch, where they are counted already: on a GPU counting would wait.
 
         Returns:
             `logits`: name → the task's logits over its rows.
@@ -266,7 +268,7 @@ class MultiTaskModel(PreTrainedModel):
             encoded = self.conditioning.encode(self._encode, input_ids, mask, token_type_ids, tasks, packed=packed)
             hidden, mask, input_ids, tasks = encoded.hidden, encoded.mask, encoded.ids, encoded.tasks
         else:
-            hidden = self._encode(input_ids, mask, token_type_ids)
+            hidden = self._encode(input_ids, mask, token_type_ids, tokens=tokens)
         parts = self._states(hidden, tasks)
         logits = {name: self._head_logits(name, parts[name], mask, input_ids, rows) for name, rows in tasks.items()}
         return MultiTaskOutput(hidden=hidden, logits=logits, idle=self._nothing(idle) if idle else None)
@@ -282,11 +284,16 @@ class MultiTaskModel(PreTrainedModel):
         return own if self.conditioning is None else own + list(self.conditioning.tasks[task].parameters())
 
     def _encode(
-        self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, positions: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        mask: Tensor,
+        token_type_ids: Tensor | None,
+        positions: Tensor | None = None,
+        tokens: int | None = None,
     ) -> Tensor:
         """The encoder's output, [B, T, H]."""
         if self.padding_free is not None:
-            return self.padding_free(input_ids, mask, token_type_ids, positions)
+            return self.padding_free(input_ids, mask, token_type_ids, positions, tokens)
         if positions is not None:
             return run_padded(self.encoder, input_ids, mask, token_type_ids, positions)
         kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}

@@ -41,13 +41,20 @@ class PaddingFree:
         self._types = "token_type_ids" in inspect.signature(encoder.forward).parameters
 
     def __call__(
-        self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None, positions: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+        tokens: int | None = None,
     ) -> Tensor:
         """[B, T] ids and mask in, hidden states [B, T, H] out; zero where there is no token.
 
-        `positions` [B, T] are in place of those that count a row's real tokens.
+        Args:
+            positions: [B, T], in place of those that count a row's real tokens.
+            tokens: how many are real, where that is known (see `layout_of`).
         """
-        layout = layout_of(mask, self.source)
+        layout = layout_of(mask, self.source, tokens)
         flat: dict[str, Any] = {
             "input_ids": input_ids.reshape(-1)[layout.places][None],
             "position_ids": layout.positions + self.first

@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "how-to" / "does-sharing-help.md"
 CORPORA = {"sst2": ["sst2"], "btc": ["broad_twitter_corpus"], "snips": ["snips_intent", "snips_slots"]}
 SIZES = [100, 300, 1000]
 SEEDS = [13, 14, 15]
-SETS = ["mixture.strategy=uniform"]
+SETS = ["mixture.strategy=uniform", "training.eval_strategy=epoch", "training.save_strategy=epoch"]
 SMOKE = ["training.max_steps=6", "training.eval_steps=3", "training.save_steps=3", "training.bf16=false"]
 
 

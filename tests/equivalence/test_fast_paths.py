@@ -99,23 +99,23 @@ def test_the_layout_of_a_small_batch() -> None:
     layout = layout_of(torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]]))
     assert layout.places.tolist() == [0, 1, 4, 5, 6, 7, 8, 12, 13, 14, 15]
     assert layout.positions.tolist() == [[0, 1, 0, 1, 2, 3, 0, 0, 1, 2, 3]]
-    assert [(group.rows, group.width, group.bias) for group in layout.groups] == [
+    assert [(group.rows, group.width, group.bias) for group in layout.slots.groups] == [
         (2, 4, None),
         (1, 2, None),
         (1, 1, None),
     ]
-    assert layout.slots.tolist() == [2, 3, 4, 5, 7, 8, 9, 10, 0, 1, 6]
-    assert layout.homes.tolist() == [8, 9, 0, 1, 2, 3, 10, 4, 5, 6, 7]
+    assert layout.slots.tokens.tolist() == [2, 3, 4, 5, 7, 8, 9, 10, 0, 1, 6]
+    assert layout.slots.homes.tolist() == [8, 9, 0, 1, 2, 3, 10, 4, 5, 6, 7]
 
 
 def test_rows_of_similar_length_share_a_group_and_hide_what_is_beyond_their_end() -> None:
     layout = layout_of((torch.arange(5) < torch.tensor([[4], [5]])).long())
-    assert [(group.rows, group.width) for group in layout.groups] == [(2, 5)]
-    bias = layout.groups[0].bias
+    assert [(group.rows, group.width) for group in layout.slots.groups] == [(2, 5)]
+    bias = layout.slots.groups[0].bias
     assert bias is not None
     # The longer row stands first.
     assert bias[:, 0, 0].tolist() == [[0.0] * 5, [0.0] * 4 + [float("-inf")]]
-    assert layout.homes.tolist() == [5, 6, 7, 8, 0, 1, 2, 3, 4]
+    assert layout.slots.homes.tolist() == [5, 6, 7, 8, 0, 1, 2, 3, 4]
 
 
 def test_padding_on_the_left_is_left_out_too() -> None:

@@ -1,0 +1,115 @@
+"""Flash attention for rows of various lengths in one sequence, as torch has it on NVIDIA GPUs (Dao 2023, arXiv:2307.08691).
+
+`torch.nn.attention.varlen` offers the same kernel without dropout, which training needs, so the operator under it is called. Whether
+it is there, and gives what attention row by row gives, is tried once for each device, format and width.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+logger = logging.getLogger("mtl_nlp")
+
+HALF = (torch.bfloat16, torch.float16)
+# Of the difference's norm to the result's: bfloat16 has 8 bits.
+CLOSE = 2e-2
+PROBE_LENGTHS = (7, 3, 0, 12, 1, 40)
+PROBE_WINDOW = 5
+
+
+def varlen_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    width: int,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+) -> Tensor:
+    """[N, h, d] of queries, keys and values in half precision in, the same out.
+
+    Args:
+        ends: [B + 1] int32, where each row ends, behind a zero.
+        width: at least the length of the longest row.
+        window: a token sees those that are less than so many places away.
+    """
+    side = None if window is None else window - 1
+    forward = torch.ops.aten._flash_attention_forward
+    found: Tensor = forward(
+        query,
+        key,
+        value,
+        ends,
+        ends,
+        width,
+        width,
+        dropout,
+        causal,
+        False,
+        scale=scale,
+        window_size_left=side,
+        window_size_right=0 if causal and window is not None else side,
+    )[0]
+    return found
+
+
+def varlen_works(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether `varlen_attention` can be used on this device, in this format, with heads of this width."""
+    return device.type == "cuda" and dtype in HALF and _agrees(device, dtype, width)
+
+
+@cache
+def _agrees(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Outputs and gradients, with a window and without, against attention row by row in float32."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(4, sum(PROBE_LENGTHS), 2, width, generator=generator).to(device, dtype)
+    ends = torch.tensor([0, *PROBE_LENGTHS]).cumsum(0).to(device, torch.int32)
+    gaps = []
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            for causal, window in ((False, None), (False, PROBE_WINDOW), (True, None)):
+                own = [part.clone().requires_grad_() for part in states[:3]]
+                known = [part.float().requires_grad_() for part in states[:3]]
+                one = varlen_attention(*own, ends, max(PROBE_LENGTHS), causal=causal, window=window)
+                other = _row_by_row(*known, causal=causal, window=window)
+                gaps.append(_gap(one, other))
+                weight = states[3]
+                pairs = zip(
+                    torch.autograd.grad((one * weight).sum(), own),
+                    torch.autograd.grad((other * weight.float()).sum(), known),
+                    strict=True,
+                )
+                gaps += [_gap(*pair) for pair in pairs]
+    # Whatever is raised (an old card, a build without the kernel), it only means that rows are taken apart.
+    except Exception as error:  # noqa: BLE001
+        logger.info("attention: rows are taken apart (%s: %s)", type(error).__name__, str(error).splitlines()[0])
+        return False
+    if not max(gaps) <= CLOSE:
+        logger.info("attention: rows are taken apart (flash attention differs by %.1e)", max(gaps))
+        return False
+    return True
+
+
+def _row_by_row(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, window: int | None) -> Tensor:
+    parts, begin = [], 0
+    for length in PROBE_LENGTHS:
+        q, k, v = (states[begin : begin + length].transpose(0, 1)[None] for states in (query, key, value))
+        place = torch.arange(length, device=query.device)
+        apart = place[:, None] - place
+        seen = apart >= 0 if causal else torch.ones_like(apart, dtype=torch.bool)
+        seen = seen if window is None else seen & (apart.abs() < window)
+        if length:
+            parts.append(F.scaled_dot_product_attention(q, k, v, attn_mask=seen)[0].transpose(0, 1))
+        begin += length
+    return torch.cat(parts)
+
+
+def _gap(one: Tensor, other: Tensor) -> float:
+    return float((one.float() - other.float()).norm() / other.float().norm())

@@ -1,0 +1,120 @@
+"""On an NVIDIA GPU: attention without taking rows apart, no waiting inside a step, and the results of a CPU."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, ModernBertConfig
+
+from mtl_nlp.model.attention import layout_of, packed_attention, packed_attention_forward
+from mtl_nlp.model.padding_free import padding_free_path
+from mtl_nlp.model.varlen import varlen_works
+
+LENGTHS = [5, 40, 1, 17, 30, 9]
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+SHAPE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 99}
+CONFIGS = {
+    "bert": BertConfig(**SHAPE),
+    "modernbert": ModernBertConfig(**SHAPE, **SPECIAL, local_attention=16, global_attn_every_n_layers=3),
+}
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
+    ids = torch.randint(5, 99, mask.shape, generator=torch.Generator().manual_seed(0))
+    return ids * mask, mask
+
+
+def encoder_of(name: str) -> Any:
+    torch.manual_seed(1)
+    return AutoModel.from_config(copy.deepcopy(CONFIGS[name]), attn_implementation="sdpa").eval()
+
+
+def test_a_layout_is_the_same_where_the_number_of_tokens_is_known() -> None:
+    _, mask = batch()
+    counted, told = layout_of(mask), layout_of(mask, tokens=sum(LENGTHS))
+    for name in ("places", "positions", "ends"):
+        assert torch.equal(getattr(counted, name), getattr(told, name))
+    assert counted.ends.tolist() == [0, 5, 45, 46, 63, 93, 102]
+
+
+def test_a_cpu_takes_rows_apart() -> None:
+    assert not varlen_works(torch.device("cpu"), torch.bfloat16, 32)
+
+
+@on_a_gpu
+@pytest.mark.parametrize(("causal", "window"), [(False, None), (False, 6), (True, None), (True, 6)])
+def test_flash_attention_gives_what_rows_taken_apart_give(causal: bool, window: int | None) -> None:
+    config = copy.deepcopy(CONFIGS["bert"])
+    layout = layout_of(batch()[1].cuda())
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(1, 4, sum(LENGTHS), 32, generator=generator) for _ in range(3)]
+    weight = torch.randn(1, sum(LENGTHS), 4, 32, generator=generator).cuda()
+    assert varlen_works(torch.device("cuda", 0), torch.bfloat16, 32)
+
+    def attended(dtype: torch.dtype) -> list[torch.Tensor]:
+        own = [part.to("cuda", dtype).requires_grad_() for part in states]
+        with packed_attention(config, layout):
+            out, _ = packed_attention_forward(torch.nn.Module(), *own, None, sliding_window=window, is_causal=causal)
+        return [out, *torch.autograd.grad((out * weight).sum(), own)]
+
+    flash = attended(torch.bfloat16)
+    apart = attended(torch.float32)  # for which there is no flash attention
+    for one, other in zip(flash, apart, strict=True):
+        assert float((one.float() - other).norm() / other.norm()) <= 0.01
+
+
+@on_a_gpu
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_an_encoder_gives_on_a_gpu_what_it_gives_on_a_cpu(name: str) -> None:
+    encoder, (ids, mask) = encoder_of(name), batch()
+    path = padding_free_path(encoder)
+    assert path is not None
+    with torch.no_grad():
+        expected = path(ids, mask)
+        encoder.cuda()
+        full = path(ids.cuda(), mask.cuda(), tokens=sum(LENGTHS)).cpu()
+        with torch.autocast("cuda", torch.bfloat16):
+            half = path(ids.cuda(), mask.cuda(), tokens=sum(LENGTHS)).float().cpu()
+    assert float((full - expected).abs().max()) <= 1e-4
+    assert float((half - expected).norm() / expected.norm()) <= 0.02
+
+
+@on_a_gpu
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_nothing_is_waited_for_where_the_number_of_tokens_is_known(name: str) -> None:
+    encoder = encoder_of(name).cuda().train()
+    path = padding_free_path(encoder)
+    assert path is not None
+    ids, mask = (part.cuda() for part in batch())
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            path(ids, mask, tokens=sum(LENGTHS)).sum().backward()
+
+    step()  # kernels are loaded, flash attention is tried
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@on_a_gpu
+def test_dropout_of_flash_attention_follows_torchs_generator() -> None:
+    config, layout = copy.deepcopy(CONFIGS["bert"]), layout_of(batch()[1].cuda())
+    states = torch.randn(1, 4, sum(LENGTHS), 32, device="cuda", dtype=torch.bfloat16)
+
+    def drawn(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        with packed_attention(config, dataclasses.replace(layout)):
+            return packed_attention_forward(torch.nn.Module(), states, states, states, None, dropout=0.3)[0]
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
