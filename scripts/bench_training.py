@@ -48,7 +48,7 @@ WARM = 2
 
 
 class Clock(transformers.TrainerCallback):
-    """When each step ended; on a GPU, where work is queued, that is waited for after the first few steps and after the last alone."""
+    """When each step ended; a GPU, where work is queued, is waited for after the first few steps and after the last alone."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []

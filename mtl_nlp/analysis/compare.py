@@ -24,7 +24,7 @@ from ..training.finetune import as_recipe
 from ..training.mixing import build_mixture
 from ..training.predictions import write_text
 from ..training.prepare import Prepared, prepare
-from .comparison_folder import Place, locked, open_folder, write_whole
+from .comparison_folder import Place, claimed, open_folder, write_whole
 from .comparison_groups import training_texts
 from .comparison_plan import Plan, Run, make_plan, plain_recipe, single_steps
 from .comparison_results import (
@@ -87,7 +87,8 @@ def compare(
         seeds: how many, from the recipe's seed upwards, or which; `compare.seeds` by default.
         datasets: task → data in memory, as for `finetune`.
         data_root: read `DIR/TASK/{train,validation,test}.*` in place of Hub data sets.
-        output: the folder; `OUTPUT_DIR-comparison` by default. A comparison that is there is gone on with.
+        output: the folder; `OUTPUT_DIR-comparison` by default. A comparison that is there is gone on with; several processes may
+            work on one (each GPU's own, say): each takes the next run that no other is at.
         tasks: those that are compared; all that have a metric by default. The joint model learns the others too.
         keep: whose weights stay: `first` (seed), `all` or `none`.
         callbacks: further `transformers.TrainerCallback`s.
@@ -100,9 +101,9 @@ def compare(
     )
     plan, place, prepared = setup.plan, setup.place, setup.prepared
     open_folder(place.folder, plan)
-    with locked(place.folder):
-        runner = Runner(plan, place, keep=keep, callbacks=callbacks)
-        runner.all(lambda: _measure(plan, place))
+    runner = Runner(plan, place, keep=keep, callbacks=callbacks)
+    runner.all(lambda: _measure(plan, place))
+    with claimed(place.lock("collect"), wait=True):
         _forget(plan, place, keep)
         data = collected(plan, place, prepared)
         write_whole(place.folder / FILE, data)

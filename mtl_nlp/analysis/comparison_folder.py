@@ -1,4 +1,4 @@
-"""Where a comparison stands on the disk: its folder, its lock, and what a finished run says of itself."""
+"""Where a comparison stands on the disk: its folder, who works on what, and what a finished run says of itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..model.files import read_json, write_json
 from ..training.resume import flat
 from .comparison_plan import Plan, Run
 
-RECORD, PLAN, LOCK = "run.json", "plan.json", ".lock"
+RECORD, PLAN, LOCKS = "run.json", "plan.json", ".locks"
 FORMAT = 1
 
 
@@ -41,6 +41,10 @@ class Place:
         """The folder of a run that only tries a learning rate."""
         return self.folder / "rates" / f"{run.side}-{run.rate!r}"
 
+    def lock(self, name: str) -> Path:
+        """The file by which a process claims a run, or other work that only one should do."""
+        return self.folder / LOCKS / name
+
 
 def record_of(folder: Path) -> dict[str, Any] | None:
     """What a finished run says of itself; None if it is not there."""
@@ -51,26 +55,32 @@ def record_of(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One command at a time.
+def claimed(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """A piece of work for one process, marked by a lock on this file; False where another process has it.
 
-    Raises:
-        UserError: another process is at work in this folder.
+    The system gives the lock back when a process ends, however it ends.
+
+    Args:
+        wait: until the other one is through.
     """
-    handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except OSError:
-            cure = "wait for it, or give another --output"
-            raise fault("another comparison is at work", where=str(folder), key="--output", cure=cure) from None
-        yield
+        yield _lock(handle, wait)
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, wait: bool) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows, where one process works alone
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 def open_folder(folder: Path, plan: Plan) -> None:
@@ -81,7 +91,9 @@ def open_folder(folder: Path, plan: Plan) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise fault("is a file", where=str(folder), key="--output", allowed="a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN).is_file():
+    # Another process may be about to write the plan.
+    there = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+    if there and not (folder / PLAN).is_file():
         raise fault("is not empty and holds no comparison", where=str(folder), key="--output", cure="another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +113,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
 
 def write_whole(path: Path, data: Any) -> None:
     """JSON that is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     write_json(temporary, data)
     os.replace(temporary, path)
 

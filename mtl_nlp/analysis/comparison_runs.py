@@ -1,5 +1,7 @@
 """The runs of a comparison on the disk: trained one after the other, each folder complete or not there.
 
+Several processes may work on one comparison: each claims a run, and leaves alone what another has claimed.
+
 A run is trained in `OUTPUT/.work/NAME`, scored, and renamed to `OUTPUT/runs/NAME`; killed at any moment, the next call goes on
 from its newest checkpoint. Its `run.json` says what was asked for: a folder of another recipe is refused, one of the same is used
 again. Runs that choose a learning rate stand in `OUTPUT/rates` until the one that was chosen becomes the run of the first seed.
@@ -23,13 +25,14 @@ from ..model.files import INDEX, read_json, weight_files
 from ..recipe import Recipe
 from ..training.finetune import finetune
 from ..training.predictions import Predicted, write_predictions
-from .comparison_folder import RECORD, Place, differences, duration, has_weights, record_of, write_whole
+from .comparison_folder import RECORD, Place, claimed, differences, duration, has_weights, record_of, write_whole
 from .comparison_fusion import FusionRequest, find_fusion
 from .comparison_plan import Plan, Run, Variant
 
 logger = logging.getLogger("mtl_nlp")
 
 KEEP = ("first", "all", "none")
+PAUSE = 2.0  # seconds between looks at what other processes do
 FOLLOWS = tuple(f"training.{name}" for name in ("max_steps", "eval_steps", "save_steps", "warmup_steps"))
 
 
@@ -47,23 +50,82 @@ class Runner:
         self.number = 0
 
     def all(self, after_first_seed: Callable[[], None]) -> None:
-        """Every run, seed by seed; `after_first_seed` is called while all its weights are there.
+        """Every run, seed by seed; `after_first_seed` is called while all its weights are there, by one process.
 
         Raises:
             UserError: finished runs are of other recipes (all of them are named).
         """
         self.check_finished()
-        for run in self.plan.trials():
-            if self._trial_record(run) is None:
-                self._announce(run, f"learning rate {run.rate:g}")
-                self._train(run, self.place.trial(run), test=False)
+        while left := self.left():
+            self._check_rates()
+            self._some(left)
+        self._check_rates()
         for seed in self.plan.seeds:
-            for run in (run for run in self.plan.runs() if run.seed == seed):
-                self._one(run)
+            self._close(seed, after_first_seed)
+        shutil.rmtree(self.place.folder / ".work", ignore_errors=True)
+
+    def left(self) -> list[Run]:
+        """What has no record yet, in order: trials, then the runs seed by seed."""
+        trials = [run for run in self.plan.trials() if self._trial_record(run) is None]
+        return trials + [run for run in self.plan.runs() if record_of(self.place.run(run)) is None]
+
+    def _check_rates(self) -> None:
+        """Refuse a run that was trained with another learning rate than the one that is the best by now."""
+        for run in self.plan.runs():
+            target, record = self.place.run(run), record_of(self.place.run(run))
+            if record is None or not self._settled(run.side):
+                continue
+            rate = self.chosen_rate(run.side)
+            if rate not in (None, record["learning_rate"]):
+                cure = "remove the folder to train it again, or give the learning rates of before"
+                found = f"{rate:g} is the best on validation, but it was trained with {record['learning_rate']:g}"
+                raise fault(found, where=str(target), key="compare.learning_rates", cure=cure)
+
+    def _settled(self, side: str) -> bool:
+        """Whether all trials of a side are there."""
+        return all(self._trial_record(trial) is not None for trial in self.plan.trials() if trial.side == side)
+
+    def _some(self, left: list[Run]) -> None:
+        """Do the first of what is left that can be done and that no other process is at; wait where there is none."""
+        for run in left:
+            if not self._ready(run):
+                continue
+            target = self.place.run(run) if run.rate is None else self.place.trial(run)
+            with claimed(self.place.lock(target.name)) as mine:
+                if mine and run in self.left():
+                    self._trial(run) if run.rate is not None else self._one(run)
+                    return
+        logger.info("waiting for the %d runs of other processes", len(left))
+        while self.left() == left and not any(self._ready(run) and self._free(run) for run in left):
+            time.sleep(PAUSE)
+
+    def _free(self, run: Run) -> bool:
+        target = self.place.run(run) if run.rate is None else self.place.trial(run)
+        with claimed(self.place.lock(target.name)) as mine:
+            return mine
+
+    def _ready(self, run: Run) -> bool:
+        """Whether what the run is made from is there: the learning rate of its side, the length of the joint run, parents."""
+        if run.rate is None and not self._settled(run.side):
+            return False
+        if self.plan.variant(run.variant).kind == "fusion":
+            return all(record_of(self.place.run(parent)) is not None for parent in self._parents(run))
+        return run.task is None or self._joint_report(run) is not None
+
+    def _parents(self, run: Run) -> list[Run]:
+        """What a fusion is made of."""
+        return [Run(JOINT, None, run.seed), *(Run(SINGLE, task, run.seed) for task in self.plan.task_names)]
+
+    def _close(self, seed: int, after_first_seed: Callable[[], None]) -> None:
+        """What is done once with all weights of a seed, before those that are no longer needed go."""
+        with claimed(self.place.lock("weights"), wait=True):
             if seed == self.plan.seeds[0]:
                 after_first_seed()
             self._prune(seed)
-        shutil.rmtree(self.place.folder / ".work", ignore_errors=True)
+
+    def _trial(self, run: Run) -> None:
+        self._announce(run, f"learning rate {run.rate:g}")
+        self._train(run, self.place.trial(run), test=False)
 
     def missing(self) -> list[Run]:
         """What is still to be trained."""
@@ -93,8 +155,7 @@ class Runner:
         for run in self.missing():
             if self.plan.variant(run.variant).kind != "fusion":
                 continue
-            parents = [Run(JOINT, None, run.seed), *(Run(SINGLE, task, run.seed) for task in self.plan.task_names)]
-            folders = [self.place.run(one) for one in parents]
+            folders = [self.place.run(parent) for parent in self._parents(run)]
             lost = [folder.name for folder in folders if record_of(folder) is not None and not has_weights(folder)]
             if lost:
                 cure = "remove these folders to train them again, and keep weights with --keep all"
@@ -114,13 +175,6 @@ class Runner:
 
     def _one(self, run: Run) -> None:
         target, rate = self.place.run(run), self.chosen_rate(run.side)
-        record = record_of(target)
-        if record is not None and rate not in (None, record["learning_rate"]):
-            cure = "remove the folder to train it again, or give the learning rates of before"
-            found = f"{rate:g} is the best on validation, but it was trained with {record['learning_rate']:g}"
-            raise fault(found, where=str(target), key="compare.learning_rates", cure=cure)
-        if record is not None:
-            return
         asked = Run(run.variant, run.task, run.seed, rate)
         trial = self.place.trial(asked)
         if rate is not None and run.seed == self.plan.seeds[0] and record_of(trial) is not None:

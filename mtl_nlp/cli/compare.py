@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 EXAMPLE = """\b
 Example:
   mtl-nlp compare scripts/recipes/compare.yaml --seeds 5 --data-root data --output runs/comparison
-The same command goes on where it was stopped, and uses what is already trained.
+The same command goes on where it was stopped, and uses what is already trained. Given several times at once (on several GPUs, with
+CUDA_VISIBLE_DEVICES), the runs are shared out.
 """
 
 

@@ -261,7 +261,9 @@ def difference(model: MultiTaskModel, graph: OnnxModel, tokenizer: Any) -> tuple
     whole = sample(model, tokenizer)
     for rows, width in ((whole["input_ids"].shape[0], whole["input_ids"].shape[1]), (1, 5), (3, 11)):
         right = tokenizer.padding_side == "right"
-        batch = {name: value[:rows, :width] if right else value[:rows, -width:] for name, value in whole.items()}
+        batch: dict[str, Any] = {
+            name: value[:rows, :width] if right else value[:rows, -width:] for name, value in whole.items()
+        }
         places = torch.arange(rows)
         tasks = {
             task.name: {"rows": places, "width": torch.tensor(width), "sizes": torch.tensor([rows])}

@@ -183,7 +183,7 @@ def single_graph(checkpoint: Path, model: MultiTaskModel, tokenizer: Any) -> Onn
         return None
     if graph is None:
         return None
-    batch = {name: value[:1] for name, value in sample(model, tokenizer).items()}
+    batch: dict[str, Any] = {name: value[:1] for name, value in sample(model, tokenizer).items()}
     rows = {"rows": torch.arange(1), "width": torch.tensor(batch["input_ids"].shape[1]), "sizes": torch.tensor([1])}
     tasks = dict.fromkeys(graph.kinds, rows)
     with torch.inference_mode():

@@ -198,7 +198,7 @@ def packed_attention_forward(
     with torch.autocast(query.device.type, enabled=False):
         flat = [states[0].transpose(0, 1) for states in (query, key, value)]  # [N, h, d]
         if varlen_works(query.device, query.dtype, query.shape[-1]):
-            output = varlen_attention(*flat, layout.ends, layout.width, dropout, scale, causal, sliding_window)
+            output = varlen_attention(flat, layout.ends, layout.width, dropout, scale, causal, sliding_window)
             return output[None], None
         slots = layout.slots
         apart = [_Apart.apply(states, slots.tokens, slots.homes) for states in flat]

@@ -1,12 +1,13 @@
 """Flash attention for rows of various lengths in one sequence, as torch has it on NVIDIA GPUs (Dao 2023, arXiv:2307.08691).
 
-`torch.nn.attention.varlen` offers the same kernel without dropout, which training needs, so the operator under it is called. Whether
-it is there, and gives what attention row by row gives, is tried once for each device, format and width.
+`torch.nn.attention.varlen` offers the same kernel without dropout, which training needs, so the operator under it is called.
+Whether it is there, and gives what attention row by row gives, is tried once for each device, format and width.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -23,9 +24,7 @@ PROBE_WINDOW = 5
 
 
 def varlen_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    states: Sequence[Tensor],
     ends: Tensor,
     width: int,
     dropout: float = 0.0,
@@ -41,11 +40,8 @@ def varlen_attention(
         window: a token sees those that are less than so many places away.
     """
     side = None if window is None else window - 1
-    forward = torch.ops.aten._flash_attention_forward
-    found: Tensor = forward(
-        query,
-        key,
-        value,
+    found: Tensor = torch.ops.aten._flash_attention_forward(
+        *states,
         ends,
         ends,
         width,
@@ -77,8 +73,8 @@ def _agrees(device: torch.device, dtype: torch.dtype, width: int) -> bool:
             for causal, window in ((False, None), (False, PROBE_WINDOW), (True, None)):
                 own = [part.clone().requires_grad_() for part in states[:3]]
                 known = [part.float().requires_grad_() for part in states[:3]]
-                one = varlen_attention(*own, ends, max(PROBE_LENGTHS), causal=causal, window=window)
-                other = _row_by_row(*known, causal=causal, window=window)
+                one = varlen_attention(own, ends, max(PROBE_LENGTHS), causal=causal, window=window)
+                other = _row_by_row(known, causal=causal, window=window)
                 gaps.append(_gap(one, other))
                 weight = states[3]
                 pairs = zip(
@@ -97,11 +93,11 @@ def _agrees(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     return True
 
 
-def _row_by_row(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, window: int | None) -> Tensor:
+def _row_by_row(states: Sequence[Tensor], *, causal: bool, window: int | None) -> Tensor:
     parts, begin = [], 0
     for length in PROBE_LENGTHS:
-        q, k, v = (states[begin : begin + length].transpose(0, 1)[None] for states in (query, key, value))
-        place = torch.arange(length, device=query.device)
+        q, k, v = (part[begin : begin + length].transpose(0, 1)[None] for part in states)
+        place = torch.arange(length, device=q.device)
         apart = place[:, None] - place
         seen = apart >= 0 if causal else torch.ones_like(apart, dtype=torch.bool)
         seen = seen if window is None else seen & (apart.abs() < window)
@@ -112,4 +108,4 @@ def _row_by_row(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, wind
 
 
 def _gap(one: Tensor, other: Tensor) -> float:
-    return float((one.float() - other.float()).norm() / other.float().norm())
+    return float(((one.float() - other.float()).norm() / other.float().norm()).detach())

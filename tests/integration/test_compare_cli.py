@@ -1,4 +1,4 @@
-"""`mtl-nlp compare` as a process: killed and gone on with, it ends with the same comparison; faults end with code 2."""
+"""`mtl-nlp compare` as a process: killed and gone on with, or started several times, it ends with the same comparison."""
 
 from __future__ import annotations
 
@@ -90,6 +90,25 @@ def test_killed_and_gone_on_with(file: Path) -> None:
     done = run(folder, "recipe.yaml", "--output", "killed", "--json")
     assert "run " not in done.stderr.replace("comparing 8 runs", ""), "nothing is trained twice"
     assert untimed(json.loads(done.stdout)) == untimed(killed)
+
+
+def test_several_processes_share_the_runs_of_one_comparison(file: Path) -> None:
+    folder = file.parent
+    words, options = command(folder, "recipe.yaml", "--output", "shared")
+    children = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) for _ in range(3)
+    ]
+    told = [child.communicate(timeout=500) for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0], told
+    trained = [len(re.findall(r"run \d+ of 12: ", errors)) for _, errors in told]
+    # Eight runs and three learning rates that lost: the one that won becomes the run of the first seed. Each once.
+    assert sum(trained) == 12
+    assert sum(count > 0 for count in trained) >= 2
+    assert len({output.split("verdict: ")[1] for output, _ in told}) == 1
+    alone = compare(file, output=folder / "alone")
+    shared = json.loads((folder / "shared" / "comparison.json").read_text(encoding="utf-8"))
+    assert untimed(shared) == untimed(alone.data)
+    check_content(folder / "shared", shared)
 
 
 def check_content(folder: Path, data: dict[str, Any]) -> None:
