@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison import JOINT, SINGLE
+from ..data.mixture import Mixture
 from ..errors import fault
 from ..model.files import read_json
 from ..recipe import Recipe
@@ -159,7 +160,13 @@ def prepare_comparison(
                 f"no {split} split", key=f"data of {', '.join(without)}", cure="both splits are needed to compare"
             )
     texts = annotated(prepared, plan)
-    return Setup(plan, Place(folder, root, datasets, texts, planned_steps(prepared, plan, texts)), prepared)
+    mixture = build_mixture(prepared)
+    report = planned_report(mixture)
+    stopping = plan.recipe.stopping
+    settled = stopping.patience is None and not stopping.budget.model_dump(exclude_none=True)
+    known = settled and not mixture.strategy.learns
+    place = Place(folder, root, datasets, texts, planned_steps(report, plan, texts), report if known else None)
+    return Setup(plan, place, prepared)
 
 
 def _copy(plan: Plan) -> Recipe:
@@ -183,16 +190,18 @@ def annotated(prepared: Prepared, plan: Plan) -> dict[str, int]:
     return found
 
 
-def planned_steps(prepared: Prepared, plan: Plan, texts: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
-    """(variant, task) → optimizer steps, about."""
-    mixture = build_mixture(prepared)
+def planned_report(mixture: Mixture) -> dict[str, Any]:
+    """Of a joint run that nothing ends early: its steps, and how often it goes through each corpus."""
     rows = {row.corpus: {"passes": row.passes} for row in mixture.describe(steps=mixture.planned)}
-    report = {"corpora": rows, "steps": mixture.planned}
+    return {"corpora": rows, "steps": mixture.planned, "batch": mixture.batch}
+
+
+def planned_steps(report: Mapping[str, Any], plan: Plan, texts: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
+    """(variant, task) → optimizer steps, about."""
     found: dict[tuple[str, str | None], int] = {}
     for variant, task in plan.sides():
-        fused = plan.variant(variant).kind == "fusion"
-        whole = 0 if fused else mixture.planned
-        found[variant, task] = whole if task is None else single_steps(task, report, texts[task], mixture.batch)[0]
+        whole = 0 if plan.variant(variant).kind == "fusion" else int(report["steps"])
+        found[variant, task] = whole if task is None else single_steps(task, report, texts[task], report["batch"])[0]
     return found
 
 

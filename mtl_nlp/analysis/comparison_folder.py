@@ -25,6 +25,7 @@ class Place:
     Attributes:
         texts: task → its annotated training texts.
         steps: (variant, task) → optimizer steps of one run, about; for the time that is left.
+        planned: what the report of a joint run will say of its length, where nothing ends it early; None where something may.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class Place:
     memory: Mapping[str, Any] | None = None
     texts: Mapping[str, int] = field(default_factory=dict)
     steps: Mapping[tuple[str, str | None], int] = field(default_factory=dict)
+    planned: Mapping[str, Any] | None = None
 
     def run(self, run: Run) -> Path:
         """The folder of a finished run."""

@@ -33,8 +33,9 @@ class FusionRequest:
 
     Attributes:
         spec: the variant's `fuse:`.
-        joint: the joint checkpoint with the same seed; `singles`: task → its own model's.
+        joint: the joint checkpoint with the same seed (there if the fusion's `needs_joint`); `singles`: task → its own model's.
         output: an empty folder for the result.
+        learning_rate: the one that was chosen for the joint model; None where the recipe's own stands.
         validation: settings are chosen on validation, never on test.
     """
 
@@ -46,10 +47,16 @@ class FusionRequest:
     output: Path
     data_root: Path | None = None
     memory: Mapping[str, Any] | None = None
+    learning_rate: float | None = None
 
 
 class Fusion(Protocol):
-    """A method."""
+    """A method.
+
+    `needs_joint` may say that it is made of the single models alone.
+    """
+
+    needs_joint: bool
 
     def check(self, spec: Mapping[str, Any], recipe: Recipe) -> None:
         """Refuse settings that are wrong, all faults at once (`FaultyInput`), before anything is trained."""

@@ -109,12 +109,16 @@ class Runner:
         if run.rate is None and not self._settled(run.side):
             return False
         if self.plan.variant(run.variant).kind == "fusion":
-            return all(record_of(self.place.run(parent)) is not None for parent in self._parents(run))
+            return self._settled(JOINT) and all(
+                record_of(self.place.run(parent)) is not None for parent in self._parents(run)
+            )
         return run.task is None or self._joint_report(run) is not None
 
     def _parents(self, run: Run) -> list[Run]:
         """What a fusion is made of."""
-        return [Run(JOINT, None, run.seed), *(Run(SINGLE, task, run.seed) for task in self.plan.task_names)]
+        method = (self.plan.variant(run.variant).fuse or {})["method"]
+        joint = [Run(JOINT, None, run.seed)] if getattr(find_fusion(method), "needs_joint", True) else []
+        return [*joint, *(Run(SINGLE, task, run.seed) for task in self.plan.task_names)]
 
     def _close(self, seed: int, after_first_seed: Callable[[], None]) -> None:
         """What is done once with all weights of a seed, before those that are no longer needed go."""
@@ -303,19 +307,27 @@ class Runner:
         joint = self.place.run(Run(JOINT, None, run.seed))
         spec, place = variant.fuse or {}, self.place
         return FusionRequest(
-            spec, self.plan.recipe, run.seed, joint, singles, output, place.data_root, self._data(self.plan.recipe)
+            spec,
+            self.plan.recipe,
+            run.seed,
+            joint,
+            singles,
+            output,
+            place.data_root,
+            self._data(self.plan.recipe),
+            self.chosen_rate(JOINT),
         )
 
     def _recipe(self, run: Run, folder: Path) -> Recipe:
         return self.plan.recipe_of(run, folder, self._joint_report(run) or {}, self.place.texts)
 
-    def _joint_report(self, run: Run) -> dict[str, Any] | None:
-        """The report of the joint run with this seed."""
+    def _joint_report(self, run: Run) -> Mapping[str, Any] | None:
+        """The report of the joint run with this seed, or what is known of it beforehand."""
         for folder in self._joint_folders(run.seed):
             if (folder / METRICS).is_file() and (folder / RECORD).is_file():
                 report: dict[str, Any] = read_json(folder / METRICS)["run"]
                 return report
-        return None
+        return self.place.planned
 
     def _joint_folders(self, seed: int) -> list[Path]:
         trials = [Run(JOINT, None, seed, rate) for rate in self.plan.rates] if seed == self.plan.seeds[0] else []

@@ -36,6 +36,7 @@ class _Fused:
     make: Callable[[FusionRequest, dict[str, Any], Path], Path]
     faults: Callable[[str, Mapping[str, Any], int], None]
     read: Callable[[Path, str, FusionRequest], Predicted]
+    needs_joint: bool = False
 
     def check(self, spec: Mapping[str, Any], recipe: Recipe) -> None:
         """Refuse settings that are wrong, all faults at once."""
@@ -89,6 +90,8 @@ def _merge(request: FusionRequest, settings: dict[str, Any], output: Path) -> Pa
 def _distil(request: FusionRequest, settings: dict[str, Any], output: Path) -> Path:
     teachers = {task: str(folder) for task, folder in request.singles.items()}
     sets = [f"seed={request.seed}"]
+    if request.learning_rate is not None:
+        sets.append(f"training.learning_rate={request.learning_rate!r}")
     plain = request.recipe.resolved()
     shutil.rmtree(output, ignore_errors=True)
     return fuse_distil(
@@ -126,6 +129,6 @@ def _ensemble_read(folder: Path, split: str, request: FusionRequest) -> Predicte
     return ensemble_predictions(folder, request.recipe, split=split, data_root=root, memory=request.memory)
 
 
-ENSEMBLE = _Fused(("weights", "tags"), _ensemble, _ensemble_faults, _ensemble_read)
+ENSEMBLE = _Fused(("weights", "tags"), _ensemble, _ensemble_faults, _ensemble_read, needs_joint=True)
 MERGE = _Fused(("coefficients", "density"), _merge, _merge_faults, checkpoint_predictions)
 DISTIL = _Fused(("temperature", "gold"), _distil, _distil_faults, checkpoint_predictions)

@@ -95,9 +95,7 @@ def test_killed_and_gone_on_with(file: Path) -> None:
 def test_several_processes_share_the_runs_of_one_comparison(file: Path) -> None:
     folder = file.parent
     words, options = command(folder, "recipe.yaml", "--output", "shared")
-    children = [
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) for _ in range(3)
-    ]
+    children = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) for _ in range(3)]
     told = [child.communicate(timeout=500) for child in children]
     assert [child.returncode for child in children] == [0, 0, 0], told
     trained = [len(re.findall(r"run \d+ of 12: ", errors)) for _, errors in told]
