@@ -11,6 +11,7 @@ Work: SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) on the embedd
 batches of 32 (`--batch`), the encoder's own dropout. Sides:
 
 - ours: the joint recipe of the headline study, `performance: auto`;
+- ours, compiled: the same with `training.torch_compile: true`, on a GPU (`--compile`);
 - ours, plain: the same with `performance: plain` (padded, torch's dropout; batches still of similar length);
 - Trainer: one plain Trainer a corpus with dynamic padding and its own defaults, SNIPS with its slots alone, which spares it one
   of four models.
@@ -19,6 +20,10 @@ Rounds are interleaved; a side's figure is the median over rounds of real tokens
 loading included, from the end of the second step to the end of the last). The plain corpora are weighted by their sizes. The last
 column is what part of the measured rate of a large matrix product the side's real tokens use (6 operations a token and weight of
 the encoder's matrices; attention itself and padding do not count).
+
+`--inference` adds what the trained models answer: from stored token ids to arg max labels on the host, ours for all tasks of a
+corpus in one pass, with the encoder's weights in bfloat16, texts sorted by length; `Trainer.predict` in bfloat16, one task a corpus,
+as they come.
 """
 
 from __future__ import annotations
@@ -70,9 +75,11 @@ def rate(train: Callable[[Clock], list[int]]) -> tuple[float, float]:
 def prepared_for(root: Path, tasks: list[str] | None, options: argparse.Namespace, performance: str) -> Prepared:
     """A recipe's data, read once."""
     sets = [f"training.max_steps={options.steps + WARM}", f"training.bf16={str(options.bf16).lower()}"]
-    sets += [f"training.{key}={value}" for key, value in SILENT.items()] + [f"performance={performance}"]
+    sets += [f"training.{key}={value}" for key, value in SILENT.items()]
+    sets += ["performance=plain"] if performance == "plain" else []
     sets += [f"encoder={encoder(options.encoder)}", f"mixture.batch={options.batch}"]
     sets += [f"training.dataloader_num_workers={options.workers}"] if options.workers else []
+    sets += ["training.torch_compile=true"] if performance == "compiled" else []
     if tasks:
         sets.append(f"tasks=[{', '.join(tasks)}]")
     return prepare(load_recipe(RECIPE, sets, output=tempfile.mkdtemp()), data_root=root, splits=("train",))
@@ -156,9 +163,69 @@ def plain(prepared: Prepared, task: str, options: argparse.Namespace) -> Callabl
         trainer = Counting(model, arguments, train_dataset=data, data_collator=collated, callbacks=[clock])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        if options.inference:
+            INFERENCE["Trainer"].append(predicted(model, collate, data, options))
         return tokens
 
     return train
+
+
+INFERENCE: dict[str, list[tuple[int, float]]] = {"ours": [], "Trainer": []}  # (real tokens, seconds)
+
+
+def predicted(model: Any, collate: Any, data: Any, options: argparse.Namespace) -> tuple[int, float]:
+    """(Real tokens, seconds) of a plain Trainer's predictions."""
+    most = min(len(data), options.steps * options.batch)
+    data = data.select(range(most))
+    arguments = transformers.TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        per_device_eval_batch_size=options.batch,
+        bf16_full_eval=options.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = transformers.Trainer(
+        model, arguments, data_collator=collate, preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1)
+    )
+    trainer.predict(data.select(range(min(most, options.batch))))
+    start = time.perf_counter()
+    trainer.predict(data)
+    return sum(len(ids) for ids in data["input_ids"]), time.perf_counter() - start
+
+
+def answered(prepared: Prepared, options: argparse.Namespace) -> tuple[int, float]:
+    """(Real tokens, seconds) of our arg max labels, all corpora."""
+    from mtl_nlp.data.batching import fetch
+    from mtl_nlp.data.unlabelled import InputCollator
+    from mtl_nlp.decoding import to_device
+    from mtl_nlp.inference.precision import NarrowEncoder
+
+    model = build_trainer(prepared).multi.eval()
+    device = next(model.parameters()).device
+    runner: Any = NarrowEncoder(model) if options.bf16 else model
+    batches, tokens = [], 0
+    for corpus, split in prepared.encoded["train"].items():
+        most = min(len(split), options.steps * options.batch)
+        order = sorted(range(most), key=lambda text: -int(split.lengths[text]))
+        collator = InputCollator(prepared.tokenizer, [t for t in prepared.tasks if t.name in prepared.owners[corpus]])
+        tokens += int(split.lengths[:most].sum())
+        batches += [(collator, split, order[begin : begin + options.batch]) for begin in range(0, most, options.batch)]
+
+    def run(some: Any) -> None:
+        with torch.inference_mode():
+            waiting = []
+            for collator, split, texts in some:
+                records = [rows[0] for rows in fetch(split, texts)]
+                batch = {name: to_device(value, device) for name, value in collator(records).items()}
+                waiting += [logits.argmax(-1) for logits in runner(**batch).logits.values()]
+            for labels in waiting:
+                labels.cpu()
+
+    run(batches[:: max(1, len(batches) // 3)])
+    start = time.perf_counter()
+    run(batches)
+    return tokens, time.perf_counter() - start
 
 
 def peak(bf16: bool) -> float:
@@ -186,6 +253,8 @@ def main() -> None:
     parser.add_argument("--encoder", choices=NAMES, default="minilm", help="all but minilm have random weights")
     parser.add_argument("--batch", type=int, default=32, help="texts a step, on every side")
     parser.add_argument("--workers", type=int, default=0, help="loader processes, on every side")
+    parser.add_argument("--sides", nargs="*", choices=("ours", "compiled", "plain"), default=["ours", "plain"])
+    parser.add_argument("--inference", action="store_true", help="also from token ids to labels")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tasknet", action="store_true", help="tasknet's joint training as one more side")
     parser.add_argument("--overhead", action="store_true", help="the parts of our step, and what the toolkit adds")
@@ -216,7 +285,10 @@ def main() -> None:
 def side_by_side(options: argparse.Namespace) -> None:
     """Ours against the others, in turns."""
     joint = prepared_for(options.data_root, None, options, "auto")
-    sides = {"ours": ours(joint), "ours, plain": ours(prepared_for(options.data_root, None, options, "plain"))}
+    sides = {"ours": ours(joint)} if "ours" in options.sides else {}
+    for side in ("compiled", "plain"):
+        if side in options.sides:
+            sides[f"ours, {side}"] = ours(prepared_for(options.data_root, None, options, side))
     singles = {task: prepared_for(options.data_root, [task], options, "plain") for task in CORPORA}
     sizes = {task: len(next(iter(part.encoded["train"].values()))) for task, part in singles.items()}
     plains = {task: plain(part, task, options) for task, part in singles.items()}
@@ -249,6 +321,12 @@ def side_by_side(options: argparse.Namespace) -> None:
         middle = statistics.median(values)
         spread = f"{middle:.0f}; {min(values):.0f}, {max(values):.0f}"
         print(f"| {name} | {spread} | {middle / base:.2f} | {6 * weights * middle / most:.0%} |")
+    if options.inference:
+        INFERENCE["ours"] += [answered(joint, options) for _ in range(options.rounds)]
+        found = {name: sum(n for n, _ in values) / sum(s for _, s in values) for name, values in INFERENCE.items()}
+        print("\n| inference | real tokens/s | × Trainer | of the matrix product's rate |\n|---|---|---|---|")
+        for name, value in found.items():
+            print(f"| {name} | {value:.0f} | {value / found['Trainer']:.2f} | {2 * weights * value / most:.0%} |")
     print(f"matrix product: {most / 1e9:.0f} GFLOP/s; {weights / 1e6:.1f} million weights in the encoder's matrices")
 
 
