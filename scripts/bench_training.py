@@ -11,7 +11,6 @@ Work: SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) on the embedd
 batches of 32 (`--batch`), the encoder's own dropout. Sides:
 
 - ours: the joint recipe of the headline study, `performance: auto`;
-- ours, compiled: the same with `training.torch_compile: true`, on a GPU (`--compile`);
 - ours, plain: the same with `performance: plain` (padded, torch's dropout; batches still of similar length);
 - Trainer: one plain Trainer a corpus with dynamic padding and its own defaults, SNIPS with its slots alone, which spares it one
   of four models.
@@ -22,8 +21,8 @@ column is what part of the measured rate of a large matrix product the side's re
 the encoder's matrices; attention itself and padding do not count).
 
 `--inference` adds what the trained models answer: from stored token ids to arg max labels on the host, ours for all tasks of a
-corpus in one pass, with the encoder's weights in bfloat16, texts sorted by length; `Trainer.predict` in bfloat16, one task a corpus,
-as they come.
+corpus in one pass, with the encoder's weights in bfloat16, texts sorted by length; `Trainer.predict` in bfloat16, one task a
+corpus, as they come.
 """
 
 from __future__ import annotations
@@ -79,7 +78,6 @@ def prepared_for(root: Path, tasks: list[str] | None, options: argparse.Namespac
     sets += ["performance=plain"] if performance == "plain" else []
     sets += [f"encoder={encoder(options.encoder)}", f"mixture.batch={options.batch}"]
     sets += [f"training.dataloader_num_workers={options.workers}"] if options.workers else []
-    sets += ["training.torch_compile=true"] if performance == "compiled" else []
     if tasks:
         sets.append(f"tasks=[{', '.join(tasks)}]")
     return prepare(load_recipe(RECIPE, sets, output=tempfile.mkdtemp()), data_root=root, splits=("train",))
@@ -253,7 +251,7 @@ def main() -> None:
     parser.add_argument("--encoder", choices=NAMES, default="minilm", help="all but minilm have random weights")
     parser.add_argument("--batch", type=int, default=32, help="texts a step, on every side")
     parser.add_argument("--workers", type=int, default=0, help="loader processes, on every side")
-    parser.add_argument("--sides", nargs="*", choices=("ours", "compiled", "plain"), default=["ours", "plain"])
+    parser.add_argument("--sides", nargs="*", choices=("ours", "plain"), default=["ours", "plain"])
     parser.add_argument("--inference", action="store_true", help="also from token ids to labels")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tasknet", action="store_true", help="tasknet's joint training as one more side")
@@ -286,9 +284,8 @@ def side_by_side(options: argparse.Namespace) -> None:
     """Ours against the others, in turns."""
     joint = prepared_for(options.data_root, None, options, "auto")
     sides = {"ours": ours(joint)} if "ours" in options.sides else {}
-    for side in ("compiled", "plain"):
-        if side in options.sides:
-            sides[f"ours, {side}"] = ours(prepared_for(options.data_root, None, options, side))
+    if "plain" in options.sides:
+        sides["ours, plain"] = ours(prepared_for(options.data_root, None, options, "plain"))
     singles = {task: prepared_for(options.data_root, [task], options, "plain") for task in CORPORA}
     sizes = {task: len(next(iter(part.encoded["train"].values()))) for task, part in singles.items()}
     plains = {task: plain(part, task, options) for task, part in singles.items()}

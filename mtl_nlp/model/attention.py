@@ -172,8 +172,6 @@ def packed_attention(config: Any, layout: Layout) -> Iterator[None]:
         _LAYOUT.reset(token)
 
 
-# Whether it takes rows apart depends on the batch; layers that are compiled are so around it.
-@torch.compiler.disable
 def packed_attention_forward(
     module: torch.nn.Module,
     query: Tensor,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModel, BertConfig, ModernBertConfig
 
 from mtl_nlp.model.attention import layout_of, packed_attention, packed_attention_forward
 from mtl_nlp.model.padding_free import padding_free_path
-from mtl_nlp.model.varlen import varlen_works
+from mtl_nlp.model.varlen import SHORT, mask_gap, varlen_attention, varlen_works
 
 LENGTHS = [5, 40, 1, 17, 30, 9]
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
@@ -48,6 +50,43 @@ def test_a_cpu_takes_rows_apart() -> None:
     assert not varlen_works(torch.device("cpu"), torch.bfloat16, 32)
 
 
+def attended(states: Any, ends: torch.Tensor, width: int, dropout: float, scale: Any, causal: bool) -> torch.Tensor:
+    """Row by row, with torch's dropout."""
+    parts = []
+    for begin, end in itertools.pairwise(ends.tolist()):
+        q, k, v = (part[begin:end].float().transpose(0, 1) for part in states)
+        weights = nn.functional.dropout((q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1), dropout)
+        parts.append((weights @ v).transpose(0, 1))
+    return torch.cat(parts).to(states[0].dtype)
+
+
+class DrawnAgain(torch.autograd.Function):
+    """Another mask in the backward pass than in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Any, key: Any, value: Any, *rest: Any) -> torch.Tensor:
+        ctx.states, ctx.rest = (query, key, value), rest
+        return attended(ctx.states, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        query, key, value = ctx.states
+        with torch.enable_grad():
+            again = value.detach().requires_grad_()
+            found = torch.autograd.grad(attended((query, key, again), *ctx.rest), again, gradients[0])[0]
+        return None, None, found, *[None] * len(ctx.rest)
+
+
+def test_a_kernel_that_draws_another_mask_in_the_backward_pass_is_found_out() -> None:
+    lengths = [7, 3, 12, 1, 40]
+    ends = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    states = torch.randn(4, sum(lengths), 2, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    before = torch.get_rng_state()
+    assert mask_gap(attended, states, ends) <= 0.01
+    assert mask_gap(lambda states, *rest: DrawnAgain.apply(*states, *rest), states, ends) >= 0.3
+    assert torch.equal(torch.get_rng_state(), before), "a run draws the same whether kernels are tried in it or not"
+
+
 @on_a_gpu
 @pytest.mark.parametrize(("causal", "window"), [(False, None), (False, 6), (True, None), (True, 6)])
 def test_flash_attention_gives_what_rows_taken_apart_give(causal: bool, window: int | None) -> None:
@@ -58,14 +97,14 @@ def test_flash_attention_gives_what_rows_taken_apart_give(causal: bool, window: 
     weight = torch.randn(1, sum(LENGTHS), 4, 32, generator=generator).cuda()
     assert varlen_works(torch.device("cuda", 0), torch.bfloat16, 32)
 
-    def attended(dtype: torch.dtype) -> list[torch.Tensor]:
+    def both(dtype: torch.dtype) -> list[torch.Tensor]:
         own = [part.to("cuda", dtype).requires_grad_() for part in states]
         with packed_attention(config, layout):
             out, _ = packed_attention_forward(torch.nn.Module(), *own, None, sliding_window=window, is_causal=causal)
         return [out, *torch.autograd.grad((out * weight).sum(), own)]
 
-    flash = attended(torch.bfloat16)
-    apart = attended(torch.float32)  # for which there is no flash attention
+    flash = both(torch.bfloat16)
+    apart = both(torch.float32)  # for which there is no flash attention
     for one, other in zip(flash, apart, strict=True):
         assert float((one.float() - other).norm() / other.norm()) <= 0.01
 
@@ -84,6 +123,29 @@ def test_an_encoder_gives_on_a_gpu_what_it_gives_on_a_cpu(name: str) -> None:
             half = path(ids.cuda(), mask.cuda(), tokens=sum(LENGTHS)).float().cpu()
     assert float((full - expected).abs().max()) <= 1e-4
     assert float((half - expected).norm() / expected.norm()) <= 0.02
+
+
+@on_a_gpu
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_gradients_on_a_gpu_are_those_of_a_cpu(name: str) -> None:
+    ids, mask = batch()
+    weight = torch.randn(*mask.shape, 64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for device in ("cpu", "cuda"):
+        encoder = encoder_of(name)
+        path = padding_free_path(encoder)
+        assert path is not None
+        encoder.to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            out = path(ids.to(device), mask.to(device), tokens=sum(LENGTHS))
+        gradients = torch.autograd.grad(
+            (out.float() * weight.to(device)).sum(), list(encoder.parameters()), allow_unused=True
+        )
+        found.append([None if one is None else one.cpu() for one in gradients])
+    for one, other in zip(*found, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and float(one.norm()) > 1e-3:
+            assert float((one - other).norm() / one.norm()) <= 0.05
 
 
 @on_a_gpu
@@ -118,3 +180,25 @@ def test_dropout_of_flash_attention_follows_torchs_generator() -> None:
 
     assert torch.equal(drawn(0), drawn(0))
     assert not torch.equal(drawn(0), drawn(1))
+
+
+@on_a_gpu
+@pytest.mark.parametrize("width", [SHORT, SHORT + 1])  # either kernel
+def test_what_the_forward_pass_drops_the_backward_pass_drops(width: int) -> None:
+    """Under one seed the output is linear in the values: moving them moves it as the gradient says, if the masks are the same."""
+    ends = torch.tensor([0, *LENGTHS]).cumsum(0).to("cuda", torch.int32)
+    query, key, values, weight, move = torch.randn(5, sum(LENGTHS), 4, 32, device="cuda").to(torch.bfloat16)
+
+    def drawn(given: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        return varlen_attention([query, key, given], ends, width, 0.3)
+
+    values.requires_grad_()
+    gradient = torch.autograd.grad((drawn(values) * weight).sum(), values)[0]
+    for row in range(0, sum(LENGTHS), 7):
+        one = torch.zeros_like(move)
+        one[row] = move[row]
+        told = (gradient.float() * one.float()).sum()
+        assert float((drawn(one).float() * weight.float()).sum() - told) == pytest.approx(
+            0.0, abs=0.05 * float(told.abs()) + 0.2
+        )
