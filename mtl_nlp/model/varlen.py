@@ -18,9 +18,9 @@ from torch.nn import functional as F
 logger = logging.getLogger("mtl_nlp")
 
 HALF = (torch.bfloat16, torch.float16)
-# Rows up to this length go to the memory-efficient kernel, whose tiles are smaller, but not with dropout: training with it came
-# apart (gradients' norms in the hundreds; SNIPS' slots at 0.5 span F1 in place of 0.95 on a CPU). Forward and backward together took 0.29 ms
-# in place of 0.51 ms at 64 tokens and 0.44 ms in place of 0.31 ms at 128 (16 000 tokens, 12 heads of 64, H200).
+# Rows up to this length go to the memory-efficient kernel, whose tiles are smaller: forward and backward together took 0.29 ms in
+# place of 0.51 ms at 64 tokens and 0.44 ms in place of 0.31 ms at 128 (16 000 tokens, 12 heads of 64, H200). Not with dropout:
+# training with it came apart (gradients' norms in the hundreds; SNIPS' slots at 0.5 span F1 in place of 0.95 on a CPU).
 SHORT = 64
 # Of the difference's norm to the result's: bfloat16 has 8 bits.
 CLOSE = 2e-2
