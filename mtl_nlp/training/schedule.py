@@ -66,8 +66,8 @@ class Schedule:
         self.loss: dict[str, float] = {}
         self.score: dict[str, float] = {}
         self.best: dict[str, float] = {}
-        self.gained: dict[str, float] = {}  # each task's value at its last gain of more than the tolerance
-        self.waited = dict.fromkeys(self.metrics, 0)
+        # Each task's last evaluations, (step, value), as many as its trend is judged by; none from before it was taken up again.
+        self.recent: dict[str, list[tuple[int, float]]] = {task: [] for task in self.metrics}
         self.retired: set[str] = set()
         self._planned_end = mixture.planned
         self._local: list[dict[str, Tensor]] = []  # this process' losses of the steps that are not reduced yet
@@ -88,25 +88,40 @@ class Schedule:
             value = float(metrics[key])
             self.score[task] = value
             self.best[task] = max(value, self.best.get(task, value))
-            # Small gains add up: the next one is measured from where the last that counted had come to.
-            if task not in self.gained or value > self.gained[task] + self.stopping.tolerance:
-                self.gained[task], self.waited[task] = value, 0
-            elif task not in self.retired:
-                self.waited[task] += 1
-            if self.stopping.per_task:
+            if self.stopping.per_task and self.stopping.patience is not None:
+                kept = 2 * self.stopping.patience
+                self.recent[task] = [*self.recent[task], (self.step, value)][-kept:]
                 self._judge(task, value)
 
     def _judge(self, task: str, value: float) -> None:
-        best, tolerance, patience = self.best[task], self.stopping.tolerance, self.stopping.patience or math.inf
-        # What has fallen is not done: it is given as long again to come back.
-        wanted = patience if value >= best - tolerance else 2 * patience
-        if task not in self.retired and self.waited[task] >= wanted:
+        fallen = value < self.best[task] - self.stopping.tolerance
+        if task in self.retired:
+            if fallen:
+                self.retired.discard(task)
+                self.recent[task] = []
+                logger.info("%s is taken up again: %.4f is below its best %.4f", task, value, self.best[task])
+            return
+        promised = self.promised(task)
+        # What has fallen is not done.
+        if promised is not None and promised <= self.stopping.tolerance and not fallen:
             self.retired.add(task)
-            logger.info("%s is retired: no gain in %d evaluations (best %.4f)", task, self.waited[task], best)
-        elif task in self.retired and value < best - tolerance:
-            self.retired.discard(task)
-            self.waited[task] = 0
-            logger.info("%s is taken up again: %.4f is below its best %.4f", task, value, best)
+            told = "%s is retired: by its trend it would gain %.4f in the rest of the run (best %.4f)"
+            logger.info(told, task, max(0.0, promised), self.best[task])
+
+    def promised(self, task: str) -> float | None:
+        """What a task would gain in the rest of the run, by its trend: the mean of its last `patience` evaluations against that of
+        as many before, so that one evaluation decides nothing. Halved, because gains shrink with the learning rate.
+
+        None as long as there are too few evaluations.
+        """
+        half, recent = self.stopping.patience or 0, self.recent[task]
+        if not half or len(recent) < 2 * half:
+            return None
+        before, after = ([value for _, value in part] for part in (recent[:half], recent[half:]))
+        gain = (math.fsum(after) - math.fsum(before)) / half
+        # From the middle of one half to that of the other, and from the last evaluation to the end.
+        steps = (sum(step for step, _ in recent[half:]) - sum(step for step, _ in recent[:half])) / half
+        return gain / max(1.0, steps) * (self.end - self.step) / 2
 
     def note_step(self) -> None:
         """A step is done that took what `used` says."""
@@ -264,8 +279,7 @@ class Schedule:
             "loss": self.loss,
             "score": self.score,
             "best": self.best,
-            "gained": self.gained,
-            "waited": self.waited,
+            "recent": self.recent,
             "retired": sorted(self.retired),
         }
 
@@ -280,7 +294,7 @@ class Schedule:
         self.losses = [list(row) for row in state["losses"]]
         self.start_loss, self.loss = dict(state["start_loss"]), dict(state["loss"])
         self.score, self.best = dict(state["score"]), dict(state["best"])
-        self.gained, self.waited = dict(state["gained"]), dict(state["waited"])
+        self.recent = {task: [(step, value) for step, value in found] for task, found in state["recent"].items()}
         self.retired = set(state["retired"])
         self._place_end()
         if self.retired:

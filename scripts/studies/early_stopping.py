@@ -22,14 +22,14 @@ FULL = "full budget"
 SEEDS = {"13–15, seen while choosing": (13, 14, 15), "16–18, fresh": (16, 17, 18)}
 VARIANTS = [
     Variant(FULL),
-    Variant("whole run", ("stopping.patience=2", "stopping.tolerance=0.03")),
+    Variant("whole run", ("stopping.patience=3", "stopping.tolerance=0.03")),
     Variant(
         "per task, save",
-        ("stopping.per_task=true", "stopping.patience=2", "stopping.tolerance=0.03", "stopping.freed=save"),
+        ("stopping.per_task=true", "stopping.patience=3", "stopping.tolerance=0.03", "stopping.freed=save"),
     ),
     Variant(
         "per task, redistribute",
-        ("stopping.per_task=true", "stopping.patience=2", "stopping.tolerance=0.03", "stopping.freed=redistribute"),
+        ("stopping.per_task=true", "stopping.patience=3", "stopping.tolerance=0.03", "stopping.freed=redistribute"),
     ),
 ]
 
