@@ -66,7 +66,8 @@ class Schedule:
         self.loss: dict[str, float] = {}
         self.score: dict[str, float] = {}
         self.best: dict[str, float] = {}
-        # Each task's last evaluations, (step, value), as many as its trend is judged by; none from before it was taken up again.
+        # Each task's last evaluations, (step, its best until then), as many as its pace is judged by; none from before it was taken
+        # up again.
         self.recent: dict[str, list[tuple[int, float]]] = {task: [] for task in self.metrics}
         self.retired: set[str] = set()
         self._planned_end = mixture.planned
@@ -89,8 +90,8 @@ class Schedule:
             self.score[task] = value
             self.best[task] = max(value, self.best.get(task, value))
             if self.stopping.per_task and self.stopping.patience is not None:
-                kept = 2 * self.stopping.patience
-                self.recent[task] = [*self.recent[task], (self.step, value)][-kept:]
+                kept = self.stopping.patience + 1
+                self.recent[task] = [*self.recent[task], (self.step, self.best[task])][-kept:]
                 self._judge(task, value)
 
     def _judge(self, task: str, value: float) -> None:
@@ -105,23 +106,19 @@ class Schedule:
         # What has fallen is not done.
         if promised is not None and promised <= self.stopping.tolerance and not fallen:
             self.retired.add(task)
-            told = "%s is retired: by its trend it would gain %.4f in the rest of the run (best %.4f)"
-            logger.info(told, task, max(0.0, promised), self.best[task])
+            told = "%s is retired: at its pace it would gain %.4f in the rest of the run (best %.4f)"
+            logger.info(told, task, promised, self.best[task])
 
     def promised(self, task: str) -> float | None:
-        """What a task would gain in the rest of the run, by its trend: the mean of its last `patience` evaluations against that of
-        as many before, so that one evaluation decides nothing. Halved, because gains shrink with the learning rate.
+        """What a task would gain in the rest of the run, if its best went on growing as in the last `patience` evaluations.
 
         None as long as there are too few evaluations.
         """
-        half, recent = self.stopping.patience or 0, self.recent[task]
-        if not half or len(recent) < 2 * half:
+        recent = self.recent[task]
+        if self.stopping.patience is None or len(recent) <= self.stopping.patience:
             return None
-        before, after = ([value for _, value in part] for part in (recent[:half], recent[half:]))
-        gain = (math.fsum(after) - math.fsum(before)) / half
-        # From the middle of one half to that of the other, and from the last evaluation to the end.
-        steps = (sum(step for step, _ in recent[half:]) - sum(step for step, _ in recent[:half])) / half
-        return gain / max(1.0, steps) * (self.end - self.step) / 2
+        (before, low), (now, high) = recent[0], recent[-1]
+        return (high - low) / max(1, now - before) * max(0, self.end - self.step)
 
     def note_step(self) -> None:
         """A step is done that took what `used` says."""
