@@ -47,7 +47,7 @@ class Runner:
     def __init__(self, plan: Plan, place: Place, *, keep: str = "first", callbacks: Any = ()) -> None:
         self.plan, self.place, self.keep, self.callbacks = plan, place, keep, callbacks
         self.spent: list[tuple[int, float]] = []  # (steps, seconds) of the runs of this call
-        self.number = 0
+        self.closed: set[int] = set()
 
     def all(self, after_first_seed: Callable[[], None]) -> None:
         """Every run, seed by seed; `after_first_seed` is called while all its weights are there, by one process.
@@ -58,10 +58,10 @@ class Runner:
         self.check_finished()
         while left := self.left():
             self._check_rates()
+            self._close({run.seed for run in left}, after_first_seed)
             self._some(left)
         self._check_rates()
-        for seed in self.plan.seeds:
-            self._close(seed, after_first_seed)
+        self._close(set(), after_first_seed)
         shutil.rmtree(self.place.folder / ".work", ignore_errors=True)
 
     def left(self) -> list[Run]:
@@ -120,12 +120,16 @@ class Runner:
         joint = [Run(JOINT, None, run.seed)] if getattr(find_fusion(method), "needs_joint", True) else []
         return [*joint, *(Run(SINGLE, task, run.seed) for task in self.plan.task_names)]
 
-    def _close(self, seed: int, after_first_seed: Callable[[], None]) -> None:
+    def _close(self, open_seeds: set[int], after_first_seed: Callable[[], None]) -> None:
         """What is done once with all weights of a seed, before those that are no longer needed go."""
-        with claimed(self.place.lock("weights"), wait=True):
-            if seed == self.plan.seeds[0]:
-                after_first_seed()
-            self._prune(seed)
+        for seed in self.plan.seeds:
+            if seed in open_seeds or seed in self.closed:
+                continue
+            with claimed(self.place.lock("weights"), wait=True):
+                if seed == self.plan.seeds[0]:
+                    after_first_seed()
+                self._prune(seed)
+            self.closed.add(seed)
 
     def _trial(self, run: Run) -> None:
         self._announce(run, f"learning rate {run.rate:g}")
@@ -348,10 +352,12 @@ class Runner:
         return float(max(found, key=lambda r: (r["validation_mean"], -r["learning_rate"]))["learning_rate"])
 
     def _prune(self, seed: int) -> None:
-        """Delete the weights that are no longer needed: those of a seed whose runs are all there, and of all trials."""
+        """Delete the weights that are no longer needed: those of a seed whose runs are all there, and with the first one's those of
+        the learning rates that were not chosen."""
+        first = seed == self.plan.seeds[0]
         folders = [self.place.run(run) for run in self.plan.runs() if run.seed == seed]
-        if self.keep == "all" or (self.keep == "first" and seed == self.plan.seeds[0]):
+        if self.keep == "all" or (self.keep == "first" and first):
             folders = []
-        for folder in [*folders, *(self.place.folder / "rates").glob("*")]:
+        for folder in [*folders, *((self.place.folder / "rates").glob("*") if first else ())]:
             for path in [*folder.glob("*.safetensors"), folder / INDEX]:
                 path.unlink(missing_ok=True)

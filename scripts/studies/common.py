@@ -149,9 +149,10 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def seeds_of(found: Sequence[dict[str, Any]]) -> str:
     """`3 seeds`, or what there is of each variant where that differs."""
     counts = sorted({len(group) for group in by_variant(found).values()})
-    return (
-        f"{' to '.join(str(count) for count in counts)} seed{'' if counts == [1] else 's'}" if counts else "no run yet"
-    )
+    if not counts:
+        return "no run yet"
+    several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"{several} seed{'' if counts == [1] else 's'}"
 
 
 def write_between(page: Path, name: str, text: str) -> None:
