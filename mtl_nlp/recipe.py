@@ -137,8 +137,7 @@ class Budget(Strict):
 class Stopping(Strict):
     """Stop after `patience` evaluations without a gain of more than `tolerance` in the metric for the best model.
 
-    With `per_task` each task stops by its own primary metric: when, at the pace of its best over the last `patience` evaluations,
-    it would gain no more than `tolerance` in the rest of the run. `freed` says what becomes of its share.
+    With `per_task` it is each task that stops by its own primary metric; `freed` says what becomes of its share of the run.
     """
 
     patience: int | None = Field(default=None, ge=1)

@@ -66,9 +66,8 @@ class Schedule:
         self.loss: dict[str, float] = {}
         self.score: dict[str, float] = {}
         self.best: dict[str, float] = {}
-        # Each task's last evaluations, (step, its best until then), as many as its pace is judged by; none from before it was taken
-        # up again.
-        self.recent: dict[str, list[tuple[int, float]]] = {task: [] for task in self.metrics}
+        self.gained: dict[str, float] = {}  # each task's value at its last gain of more than the tolerance
+        self.waited = dict.fromkeys(self.metrics, 0)
         self.retired: set[str] = set()
         self._planned_end = mixture.planned
         self._local: list[dict[str, Tensor]] = []  # this process' losses of the steps that are not reduced yet
@@ -89,36 +88,25 @@ class Schedule:
             value = float(metrics[key])
             self.score[task] = value
             self.best[task] = max(value, self.best.get(task, value))
-            if self.stopping.per_task and self.stopping.patience is not None:
-                kept = self.stopping.patience + 1
-                self.recent[task] = [*self.recent[task], (self.step, self.best[task])][-kept:]
+            # Small gains add up: the next one is measured from where the last that counted had come to.
+            if task not in self.gained or value > self.gained[task] + self.stopping.tolerance:
+                self.gained[task], self.waited[task] = value, 0
+            elif task not in self.retired:
+                self.waited[task] += 1
+            if self.stopping.per_task:
                 self._judge(task, value)
 
     def _judge(self, task: str, value: float) -> None:
-        fallen = value < self.best[task] - self.stopping.tolerance
-        if task in self.retired:
-            if fallen:
-                self.retired.discard(task)
-                self.recent[task] = []
-                logger.info("%s is taken up again: %.4f is below its best %.4f", task, value, self.best[task])
-            return
-        promised = self.promised(task)
-        # What has fallen is not done.
-        if promised is not None and promised <= self.stopping.tolerance and not fallen:
+        best, tolerance, patience = self.best[task], self.stopping.tolerance, self.stopping.patience or math.inf
+        # What has fallen is not done: it is given as long again to come back.
+        wanted = patience if value >= best - tolerance else 2 * patience
+        if task not in self.retired and self.waited[task] >= wanted:
             self.retired.add(task)
-            told = "%s is retired: at its pace it would gain %.4f in the rest of the run (best %.4f)"
-            logger.info(told, task, promised, self.best[task])
-
-    def promised(self, task: str) -> float | None:
-        """What a task would gain in the rest of the run, if its best went on growing as in the last `patience` evaluations.
-
-        None as long as there are too few evaluations.
-        """
-        recent = self.recent[task]
-        if self.stopping.patience is None or len(recent) <= self.stopping.patience:
-            return None
-        (before, low), (now, high) = recent[0], recent[-1]
-        return (high - low) / max(1, now - before) * max(0, self.end - self.step)
+            logger.info("%s is retired: no gain in %d evaluations (best %.4f)", task, self.waited[task], best)
+        elif task in self.retired and value < best - tolerance:
+            self.retired.discard(task)
+            self.waited[task] = 0
+            logger.info("%s is taken up again: %.4f is below its best %.4f", task, value, best)
 
     def note_step(self) -> None:
         """A step is done that took what `used` says."""
@@ -276,7 +264,8 @@ class Schedule:
             "loss": self.loss,
             "score": self.score,
             "best": self.best,
-            "recent": self.recent,
+            "gained": self.gained,
+            "waited": self.waited,
             "retired": sorted(self.retired),
         }
 
@@ -291,7 +280,7 @@ class Schedule:
         self.losses = [list(row) for row in state["losses"]]
         self.start_loss, self.loss = dict(state["start_loss"]), dict(state["loss"])
         self.score, self.best = dict(state["score"]), dict(state["best"])
-        self.recent = {task: [(step, value) for step, value in found] for task, found in state["recent"].items()}
+        self.gained, self.waited = dict(state["gained"]), dict(state["waited"])
         self.retired = set(state["retired"])
         self._place_end()
         if self.retired:

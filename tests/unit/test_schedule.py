@@ -42,29 +42,17 @@ def per_task(**options: Any) -> Stopping:
     return Stopping(per_task=True, **{"patience": 2, "tolerance": 0.01, **options})
 
 
-def told(schedule: Schedule, *values: tuple[float, float]) -> list[list[str]]:
-    """An evaluation after every four steps; who is retired after each."""
-    found = []
-    for x, y in values:
-        go(schedule, 4)
+def test_a_task_retires_after_so_many_evaluations_without_a_gain_above_the_tolerance() -> None:
+    schedule = make(per_task())
+    told = [(0.50, 0.10), (0.505, 0.20), (0.60, 0.205), (0.60, 0.209), (0.61, 0.20)]
+    seen = []
+    for x, y in told:
         schedule.note_scores(scores(x, y))
-        found.append(sorted(schedule.retired))
-    return found
-
-
-def test_a_task_retires_when_at_its_pace_it_would_gain_no_more_than_the_tolerance() -> None:
-    schedule = make(per_task(freed="redistribute"))
-    values = [(0.50, 0.10), (0.505, 0.20), (0.60, 0.201), (0.61, 0.202), (0.615, 0.2), (0.616, 0.2), (0.617, 0.2)]
-    # y, step 12: 0.101 in 8 steps, 28 are left; step 16: 0.002 in 8 steps, 24 are left: 0.006.
-    # x, step 24: 0.006 in 8 steps, 16 are left: 0.012; step 28: 0.002 in 8 steps, 12 are left: 0.003.
-    assert told(schedule, *values) == [[], [], [], ["y"], ["y"], ["y"], ["x", "y"]]
-    assert schedule.best == {"x": 0.617, "y": 0.202}
-
-
-def test_without_a_tolerance_a_task_retires_when_its_best_has_stood_still() -> None:
-    schedule = make(per_task(tolerance=0.0, freed="redistribute"))
-    assert told(schedule, (0.5, 0.5), (0.5, 0.4), (0.5001, 0.5), (0.5001, 0.5)) == [[], [], ["y"], ["y"]]
-    assert schedule.promised("x") == pytest.approx(0.0001 / 8 * 24)
+        seen.append((schedule.waited["x"], schedule.waited["y"], sorted(schedule.retired)))
+    # x: 0.505 gains too little, 0.60 is 0.095 over 0.505; 0.60 and 0.61 (0.01 is not more than 0.01) gain nothing.
+    # y: 0.20 gains, 0.205 and 0.209 do not.
+    assert seen == [(0, 0, []), (1, 0, []), (0, 1, []), (1, 2, ["y"]), (2, 2, ["x", "y"])]
+    assert schedule.best == {"x": 0.61, "y": 0.209}
 
 
 def test_a_retired_task_that_falls_below_its_best_by_more_than_the_tolerance_is_taken_up_again() -> None:
@@ -76,26 +64,33 @@ def test_a_retired_task_that_falls_below_its_best_by_more_than_the_tolerance_is_
     assert schedule.retired == {"x", "y"}
     schedule.note_scores(scores(0.1, 0.48))
     assert schedule.retired == {"x"}
-    for y in (0.5, 0.5):  # it is judged by what comes after
+    assert schedule.waited["y"] == 0
+
+
+def test_small_gains_add_up() -> None:
+    schedule = make(per_task())
+    waited = []
+    for y in (0.500, 0.506, 0.512, 0.518, 0.524, 0.529):
         schedule.note_scores(scores(0.1, y))
-        assert schedule.retired == {"x"}
-    schedule.note_scores(scores(0.1, 0.5))
+        waited.append(schedule.waited["y"])
+    # 0.512 and 0.524 are more than 0.01 above 0.500 and 0.512; 0.529 is not above 0.524 by so much.
+    assert waited == [0, 1, 0, 1, 0, 1]
+    assert schedule.retired == {"x"}
+
+
+def test_a_task_that_has_fallen_is_given_as_long_again_to_come_back() -> None:
+    schedule = make(per_task())
+    for y in (0.50, 0.40, 0.45, 0.515, 0.515):  # down, and back with a gain
+        schedule.note_scores(scores(0.1, y))
+        assert "y" not in schedule.retired
+    schedule.note_scores(scores(0.1, 0.51))
     assert schedule.retired == {"x", "y"}
-
-
-def test_small_gains_count_until_too_little_is_left_for_them() -> None:
-    schedule = make(per_task(freed="redistribute"))
-    values = [(0.1, 0.5 + 0.006 * number) for number in range(9)]
-    # 0.012 in 8 steps: 0.012 in the last 8, 0.006 in the last 4.
-    assert told(schedule, *values) == [[], [], *[["x"]] * 6, ["x", "y"]]
-
-
-def test_a_task_that_has_fallen_is_not_done() -> None:
-    schedule = make(per_task(freed="redistribute"))
-    down_and_up = [(0.1, y) for y in (0.50, 0.40, 0.45, 0.515, 0.515, 0.515)]
-    assert told(schedule, *down_and_up)[2:] == [["x"], ["x"], ["x"], ["x", "y"]]
-    fallen = make(per_task(freed="redistribute"))
-    assert told(fallen, *[(0.1, y) for y in (0.50, 0.40, 0.41, 0.42, 0.43, 0.42, 0.41)])[-1] == ["x"]
+    fallen = make(per_task())
+    for y in (0.50, 0.40, 0.41, 0.42):
+        fallen.note_scores(scores(0.1, y))
+    assert fallen.retired == {"x"}
+    fallen.note_scores(scores(0.1, 0.43))
+    assert fallen.retired == {"x", "y"}
 
 
 def test_tasks_without_a_metric_never_retire() -> None:
