@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,9 +41,12 @@ EXTRA = 'onnxruntime is missing: pip install "mtl-nlp[onnx]"'
 # Kinds of annotation whose logits have one row of scores a token.
 ON_TOKENS = ("tags", "answer", "none")
 # Up to so many tokens an int8 graph's products are so short that its threads may cost more by waiting for each other than they
-# save, above all where two virtual cores share a physical one: one thread is tried against them, in turns of so many runs.
+# save, above all where two virtual cores share a physical one: the first such inputs are answered by one thread and by several, in
+# long turns, and the quicker go on (virtual cores take some tenths of a second of work to run at their full rate).
 FEW_TOKENS = 64
-TURNS, RUNS = 3, 8
+TURNS, RUNS = 2, 128
+# What an input takes beside its tokens, in tokens; so that times of different ones can be compared.
+BASE_TOKENS = 20
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ class OnnxModel:
         several = (threads or torch.get_num_threads()) > 1 and (device is None or device.type == "cpu")
         self._few: Any = None if several else self.session
         self._choosing = threading.Lock()
+        self._sessions: list[Any] = []  # those that are tried
+        self._seconds: list[float] = []
         self.info = GraphInfo.parsed(self.session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
         self.inputs = [one.name for one in self.session.get_inputs()]
         known = {one.name for one in self.session.get_outputs()}
@@ -171,34 +177,39 @@ class OnnxModel:
 
     def run(self, names: Sequence[str], fed: dict[str, Any]) -> list[Any]:
         """The outputs of these names as arrays."""
-        return list(self._session_for(names, fed).run(list(names), fed))
+        tokens = fed["input_ids"].size
+        if self.info.precision != "int8" or tokens > FEW_TOKENS:
+            return list(self.session.run(list(names), fed))
+        if self._few is None and self._choosing.acquire(blocking=False):
+            try:
+                return self._tried(list(names), fed, tokens)
+            finally:
+                self._choosing.release()
+        return list((self._few or self.session).run(list(names), fed))
 
-    def _session_for(self, names: Sequence[str], fed: dict[str, Any]) -> Any:
-        """The session for such an input; that of few tokens is chosen when it is first wanted."""
-        if self.info.precision != "int8" or fed["input_ids"].size > FEW_TOKENS:
-            return self.session
-        with self._choosing:
-            if self._few is None:
-                self._few = self._quicker(list(names), fed)
-        return self._few
+    def _tried(self, names: list[str], fed: dict[str, Any], tokens: int) -> list[Any]:
+        """Answered by the session whose turn it is, and timed; after the last turn the quicker one is kept."""
+        if self._few is not None:
+            return list(self._few.run(names, fed))
+        if not self._sessions:
+            self._sessions = [self.session, open_session(self.path, threads=1)]
+        place = len(self._seconds) // RUNS % 2
+        start = time.perf_counter()
+        found = list(self._sessions[place].run(names, fed))
+        self._seconds.append((time.perf_counter() - start) / (tokens + BASE_TOKENS))
+        if len(self._seconds) == 2 * TURNS * RUNS:
+            self._few = self._quicker()
+        return found
 
-    def _quicker(self, names: list[str], fed: dict[str, Any]) -> Any:
-        """The session of all threads or one of a single thread, whichever answers this sooner; the answers are the same."""
-        sessions = [self.session, open_session(self.path, threads=1)]
-        seconds: list[list[float]] = [[], []]
-        for place in [0, 1] * TURNS:
-            turn = []
-            for _ in range(RUNS):
-                start = time.perf_counter()
-                sessions[place].run(names, fed)
-                turn.append(time.perf_counter() - start)
-            seconds[place] += turn[RUNS // 2 :]  # a turn begins with the other one's threads still about
-        several, alone = (statistics.median(found) for found in seconds)
+    def _quicker(self) -> Any:
+        # A turn begins with the threads of the other session still about, so its first half does not count.
+        turns = [self._seconds[begin + RUNS // 2 : begin + RUNS] for begin in range(0, len(self._seconds), RUNS)]
+        several, alone = (statistics.median(chain.from_iterable(turns[place::2])) for place in (0, 1))
         count = self.session.get_session_options().intra_op_num_threads
-        told = "int8: up to %d tokens on %d thread%s (%.2f ms on %d, %.2f ms on one)"
+        told = "int8: up to %d tokens on %d thread%s (%.3f ms a token on %d, %.3f on one)"
         best = count if several <= alone else 1
         logger.info(told, FEW_TOKENS, best, "s" if best > 1 else "", 1e3 * several, count, 1e3 * alone)
-        return sessions[0 if best > 1 else 1]
+        return self._sessions[0 if best > 1 else 1]
 
     def _of_task(self, name: str, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """The task's rows of the whole batch's logits, cut to their longest; choices gathered to their texts."""
