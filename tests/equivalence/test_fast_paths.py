@@ -12,6 +12,7 @@ from scipy.stats import binomtest, chisquare
 from torch import nn
 from transformers import AutoModel, BertConfig, ModernBertConfig
 
+from mtl_nlp.model import attention
 from mtl_nlp.model.attention import layout_of
 from mtl_nlp.model.dropout import FastDropout, MaskSource, install_fast_dropout
 from mtl_nlp.model.padding_free import padding_free_path
@@ -79,6 +80,19 @@ def test_a_sliding_window_is_kept_inside_a_row() -> None:
     ids, mask = batch_of([40, 3, 11, 25])
     padded = encoder(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
     assert float((padded - path(ids, mask)).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+def test_long_rows_go_through_torchs_fused_attention_and_give_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = encoder_of(configs()[name])
+    path = padding_free_path(encoder)
+    assert path is not None
+    ids, mask = batch_of([40, 3, 11, 25])
+    expected = path(ids, mask)
+    monkeypatch.setattr(attention, "LONG", 10)
+    assert float((expected - path(ids, mask)).detach().abs().max()) <= 1e-5
 
 
 def test_an_encoder_that_reads_the_padding_keeps_it() -> None:
