@@ -128,7 +128,7 @@ def plain(prepared: Prepared, task: str, options: argparse.Namespace) -> Callabl
         else transformers.DataCollatorWithPadding(prepared.tokenizer)
     )
     labelled = rows.rename_column(f"@{task}", "labels" if tagging else "label")
-    types = [name for name in ("token_type_ids",) if name in labelled.column_names]
+    types = ["token_type_ids"] if "token_type_ids" in labelled.column_names else []
     data = labelled.select_columns(["input_ids", *types, "labels" if tagging else "label"])
 
     def train(clock: Clock) -> list[int]:
@@ -264,6 +264,8 @@ def main() -> None:
     )
     parser.add_argument("--most", type=int, default=10**9, help="with --scaling: leave larger values out")
     options = parser.parse_args()
+    if options.tasknet and options.batch != 32:
+        parser.error("--tasknet is set up for batches of 32")
     torch.set_num_threads(options.threads)
     transformers.utils.logging.set_verbosity_error()
     if options.heads is not None:

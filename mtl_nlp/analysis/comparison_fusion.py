@@ -51,12 +51,7 @@ class FusionRequest:
 
 
 class Fusion(Protocol):
-    """A method.
-
-    `needs_joint` may say that it is made of the single models alone.
-    """
-
-    needs_joint: bool
+    """A method. One that is made of the single models alone may say so: `needs_joint = False`."""
 
     def check(self, spec: Mapping[str, Any], recipe: Recipe) -> None:
         """Refuse settings that are wrong, all faults at once (`FaultyInput`), before anything is trained."""

@@ -124,9 +124,12 @@ def test_few_tokens_of_int8_run_on_the_quicker_session_and_give_the_same(small: 
     many = model(ids).logits
     assert many is not None
     assert model._seconds == []
-    answers = [model(ids[:2]).logits for _ in range(2 * TURNS * RUNS)]
-    assert model._few in model._sessions
+    answers = [model(ids[:2]).logits]
     assert [s.get_session_options().intra_op_num_threads for s in model._sessions] == [2, 1]
+    tried = list(model._sessions)
+    answers += [model(ids[:2]).logits for _ in range(2 * TURNS * RUNS - 1)]
+    assert model._few in tried
+    assert model._sessions == [], "the slower one is let go"
     for answer in [*answers, model(ids[:2]).logits]:
         assert answer is not None
         for task in ("sent", "ner"):
