@@ -57,6 +57,7 @@ class Schedule:
         self.step = 0
         self.end = mixture.planned
         self.decay_from: int | None = None
+        self.cooldown: tuple[int, int] | None = None  # its first step and its end, once decided
         self.tokens = 0
         self.seconds = 0.0
         # Of the step that is under way: real tokens over all processes, and what the first one's `clock` said as it began.
@@ -93,7 +94,7 @@ class Schedule:
                 self.gained[task], self.waited[task] = value, 0
             elif task not in self.retired:
                 self.waited[task] += 1
-            if self.stopping.per_task:
+            if self.stopping.per_task and self.cooldown is None:
                 self._judge(task, value)
 
     def _judge(self, task: str, value: float) -> None:
@@ -138,11 +139,14 @@ class Schedule:
         while self.mixture.settled is not None and self.mixture.settled < self.step // size + AHEAD:
             block = self.mixture.settled
             self._close_block()
-            regime = self._next_regime(block)
-            if (regime.rates, regime.retired) != (self._regime(block).rates, self._regime(block).retired):
-                self.mixture.set_regime(regime)
+            self._set_regime(block)
+            end, cools_from = self._look_ahead()
+            if cools_from == block:
+                self.cooldown = (block * size, end)
+                self._set_regime(block)
+                logger.info("all tasks learn once more from step %d to the end of the run", block * size)
             self.mixture.settled = block + 1
-            self._planned_end = self._find_end()
+            self._planned_end = end
         self._place_end()
 
     def retired_in(self, step: int) -> frozenset[str]:
@@ -164,7 +168,8 @@ class Schedule:
             if r.block * self.mixture.block_batches < max(1, self.step)
         ]
         seconds = round(self.clock() / 1000, 1)  # of a resumed run all parts
-        return {"planned_steps": self.mixture.planned, "tokens": self.tokens, "seconds": seconds, "regimes": history}
+        found = {"planned_steps": self.mixture.planned, "tokens": self.tokens, "seconds": seconds, "regimes": history}
+        return found | ({"cooldown_from": self.cooldown[0]} if self.cooldown else {})
 
     # Decided at the border of two blocks.
 
@@ -196,33 +201,59 @@ class Schedule:
             )
         self._local = []
 
+    def _set_regime(self, block: int) -> None:
+        found, before = self._next_regime(block), self._regime(block)
+        if (found.rates, found.retired) != (before.rates, before.retired):
+            self.mixture.set_regime(found)
+
     def _next_regime(self, block: int) -> Regime:
-        rates = None
+        rates, retired = None, frozenset(() if self.cooldown else self.retired)
         if self.mixture.strategy.learns:
             names = self.mixture.regimes.tasks
-            active = {corpus: [t for t in tasks if t not in self.retired] for corpus, tasks in names.items()}
+            active = {corpus: [t for t in tasks if t not in retired] for corpus, tasks in names.items()}
             progress = min(1.0, block / max(1, self.mixture.blocks - 1))
             state = SamplingState(progress, active, self.start_loss, self.loss, self.score, self.best)
             rates = dict(self.mixture.strategy.weights(self.mixture.sizes, state))
-        return Regime(block, rates, frozenset(self.retired))
+        return Regime(block, rates, retired)
 
-    def _find_end(self) -> int:
-        """The step at which the planned draws of the tasks that are left are done.
+    @property
+    def last_steps(self) -> int:
+        """Steps over which the learning rate goes down in a run that ends early: a tenth of it as planned, two blocks at least."""
+        return max(2 * self.mixture.block_batches, self.mixture.planned // 10)
+
+    def _look_ahead(self) -> tuple[int, int | None]:
+        """By what is known now: the step at which the planned draws of the tasks that are left are done, and the block from which
+        on the run is to cool down with all tasks.
 
         A block of which the share κ is still drawn does the work of 1/κ planned ones.
         """
-        planned, size = self.mixture.planned, self.mixture.block_batches
+        if self.cooldown is not None:
+            return self.cooldown[1], None
+        planned, size, settled = self.mixture.planned, self.mixture.block_batches, self.mixture.settled or 0
         done, block = 0.0, 0
         while block * size < planned:
             kept = self._kept(block)
+            if block >= settled and self._cools(block, kept, planned - done):
+                # Where nothing is saved the run is as long as it was planned.
+                steps = self.last_steps if kept < 1.0 else math.ceil(planned - done - 1e-9)
+                return min(planned, block * size + steps), block
             if kept <= 0.0:
-                return block * size
+                return block * size, None
             if done + size / kept >= planned - 1e-9:
-                return min(planned, block * size + math.ceil((planned - done) * kept - 1e-9))
-            if block < (self.mixture.settled or 0) and self.mixture.batches_in(block) < size:
-                return block * size + self.mixture.batches_in(block)
+                return min(planned, block * size + math.ceil((planned - done) * kept - 1e-9)), None
+            if block < settled and self.mixture.batches_in(block) < size:
+                return block * size + self.mixture.batches_in(block), None
             done, block = done + size / kept, block + 1
-        return planned
+        return planned, None
+
+    def _cools(self, block: int, kept: float, left: float) -> bool:
+        """Whether a block that retired tasks would miss is the first of the cool-down, with `left` planned steps to go."""
+        if self.stopping.cooldown == "active" or not self._regime(block).retired:
+            return False
+        size = self.mixture.block_batches
+        # It begins at the border of two blocks that comes closest to its length before the end.
+        by_draws = kept <= 0.0 or left - size / kept / 2 <= self.last_steps
+        return by_draws or self._budget_end() - size / 2 <= block * size + self.last_steps
 
     def _kept(self, block: int) -> float:
         retired = self._regime(block).retired
@@ -234,17 +265,20 @@ class Schedule:
 
     def _place_end(self) -> None:
         """Where the run ends by what is known now, and since when the learning rate goes down."""
-        ends, budget = [self._planned_end], self.stopping.budget
+        self.end = max(self.step, int(min(self._planned_end, self._budget_end())))
+        if self.end - self.step > self.last_steps:
+            self.decay_from = None
+        elif self.early and self.decay_from is None:
+            self.decay_from = self.step
+
+    def _budget_end(self) -> float:
+        """The step at which a budget of tokens or minutes is used up at the pace so far."""
+        ends, budget = [math.inf], self.stopping.budget
         used = [(budget.tokens, self.tokens), (budget.minutes, self.seconds / 60)]
         for limit, so_far in used:
             if limit is not None and self.step and so_far > 0:
                 ends.append(self.step + max(0, math.floor((limit - so_far) / (so_far / self.step))))
-        self.end = max(self.step, min(ends))
-        last_blocks = max(2 * self.mixture.block_batches, self.mixture.planned // 10)
-        if self.end - self.step > last_blocks:
-            self.decay_from = None
-        elif self.early and self.decay_from is None:
-            self.decay_from = self.step
+        return min(ends)
 
     # Saved with a run.
 
@@ -257,6 +291,7 @@ class Schedule:
             "regimes": [regime.to_dict() for regime in self.mixture.regimes.all],
             "planned_end": self._planned_end,
             "decay_from": self.decay_from,
+            "cooldown": self.cooldown,
             "tokens": self.tokens,
             "seconds": self.clock() / 1000,
             "losses": self.losses,
@@ -277,6 +312,7 @@ class Schedule:
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self._before, self._begun = state["seconds"], time.monotonic()
         self._planned_end, self.decay_from = state["planned_end"], state["decay_from"]
+        self.cooldown = None if state["cooldown"] is None else (int(state["cooldown"][0]), int(state["cooldown"][1]))
         self.losses = [list(row) for row in state["losses"]]
         self.start_loss, self.loss = dict(state["start_loss"]), dict(state["loss"])
         self.score, self.best = dict(state["score"]), dict(state["best"])

@@ -19,18 +19,12 @@ from typing import Any
 from common import ROOT, TASKS, Study, Variant, by_variant, main, markdown, primary, spread
 
 FULL = "full budget"
-SEEDS = {"13–15, seen while choosing": (13, 14, 15), "16–18, fresh": (16, 17, 18)}
+PER_TASK = ("stopping.per_task=true", "stopping.patience=2", "stopping.freed=save")
+SEEDS = {"13–15, seen while choosing": (13, 14, 15), "16–18, fresh": (16, 17, 18), "20–22, fresh": (20, 21, 22)}
 VARIANTS = [
     Variant(FULL),
-    Variant("whole run", ("stopping.patience=2", "stopping.tolerance=0.03")),
-    Variant(
-        "per task, save",
-        ("stopping.per_task=true", "stopping.patience=2", "stopping.tolerance=0.03", "stopping.freed=save"),
-    ),
-    Variant(
-        "per task, redistribute",
-        ("stopping.per_task=true", "stopping.patience=2", "stopping.tolerance=0.03", "stopping.freed=redistribute"),
-    ),
+    Variant("retired to the end", (*PER_TASK, "stopping.tolerance=0.03", "stopping.cooldown=active")),
+    Variant("all cool down", (*PER_TASK, "stopping.tolerance=0.04", "stopping.cooldown=all")),
 ]
 
 

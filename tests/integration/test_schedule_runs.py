@@ -162,15 +162,20 @@ class Telling(TrainerCallback):
         self.encoders.append(model.encoder.get_input_embeddings().weight.detach().clone())
 
 
+def tell(recipe: dict[str, Any]) -> tuple[Telling, Any]:
+    """A run whose tags are retired by hand after five steps."""
+    telling = Telling("ner", 5)
+    telling.trainer = trainer = build_trainer(prepare(make_recipe(recipe)), callbacks=[telling])
+    trainer.train()
+    return telling, trainer
+
+
 @pytest.mark.parametrize("freed", ["save", "redistribute"])
 def test_a_retired_tasks_head_is_frozen_and_still_scored(longer: dict[str, Any], freed: str) -> None:
     training = {**longer["training"], "dataloader_num_workers": 0, "gradient_accumulation_steps": 1, "logging_steps": 1}
     training |= {"eval_steps": 7, "save_strategy": "no", "weight_decay": 0.1}
-    stopping = {"per_task": True, "patience": 90, "tolerance": 1.0, "freed": freed}
-    telling = Telling("ner", 5)
-    prepared = prepare(make_recipe({**longer, "training": training, "stopping": stopping}))
-    telling.trainer = trainer = build_trainer(prepared, callbacks=[telling])
-    trainer.train()
+    stopping = {"per_task": True, "patience": 90, "tolerance": 1.0, "freed": freed, "cooldown": "active"}
+    telling, trainer = tell({**longer, "training": training, "stopping": stopping})
     # Blocks of 7: step 5 is in block 0, so block 2 is the first without it: 14 steps as planned, and of the 28 others what
     # is sent's, 64 of 112 texts.
     assert trainer.mixture.block_batches == 7
@@ -192,6 +197,22 @@ def test_a_retired_tasks_head_is_frozen_and_still_scored(longer: dict[str, Any],
         # The schedule would stand at a third of its height; the decay takes the last of 14 steps to a fourteenth of that.
         assert rates[-1] == pytest.approx(2e-3 * (42 - 29) / (42 - 3) / 14, rel=1e-6)
     assert sum(row.draws for row in trainer.mixture.describe(steps=end) if row.corpus == "ner") == 48
+
+
+def test_a_retired_tasks_head_learns_again_in_the_cool_down(longer: dict[str, Any]) -> None:
+    training = {**longer["training"], "dataloader_num_workers": 0, "gradient_accumulation_steps": 1, "logging_steps": 1}
+    training |= {"eval_steps": 7, "save_strategy": "no", "num_train_epochs": 4}
+    stopping = {"per_task": True, "patience": 90, "tolerance": 1.0}
+    telling, trainer = tell({**longer, "training": training, "stopping": stopping})
+    # 56 steps in blocks of 8. Step 5 is in block 0, so block 2 is the first without the tags: what is sent's is 64 of 112 texts, so
+    # a block does the work of 14 steps. At step 24 there are 26 to go, at step 32 there are 12, and the cool-down takes two blocks.
+    heads = telling.heads
+    assert trainer.schedule.report()["cooldown_from"] == 32
+    assert len(heads) == trainer.state.global_step == 48
+    assert all(torch.equal(head[name], heads[15][name]) for head in heads[16:32] for name in head)
+    assert any(not torch.equal(heads[32][name], heads[31][name]) for name in heads[32])
+    shares = {line["step"]: line["share_ner"] for line in trainer.state.log_history if "share_ner" in line}
+    assert all((share == 0) == (16 < step <= 32) for step, share in shares.items())
 
 
 def test_a_budget_of_tokens_ends_a_run_and_resuming_it_takes_no_further_step(longer: dict[str, Any]) -> None:

@@ -39,7 +39,8 @@ def scores(x: float, y: float) -> dict[str, float]:
 
 
 def per_task(**options: Any) -> Stopping:
-    return Stopping(per_task=True, **{"patience": 2, "tolerance": 0.01, **options})
+    """Retired tasks stay so to the end, but for the tests of the cool-down."""
+    return Stopping(per_task=True, **{"patience": 2, "tolerance": 0.01, "cooldown": "active", **options})
 
 
 def test_a_task_retires_after_so_many_evaluations_without_a_gain_above_the_tolerance() -> None:
@@ -188,6 +189,85 @@ def test_the_rate_goes_down_over_the_last_blocks_of_a_run_that_ends_early() -> N
     assert factors[8:] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
 
 
+def retired_by_block(schedule: Schedule) -> list[list[str]]:
+    return [sorted(schedule.retired_in(step)) for step in range(0, schedule.end, schedule.mixture.block_batches)]
+
+
+def test_in_the_last_blocks_all_tasks_learn_once_more() -> None:
+    schedule = make(per_task(cooldown="all"))
+    go(schedule, 10)
+    retire_y(schedule)
+    factors = []
+    while not schedule.over:
+        schedule.settle()
+        factors.append(round(schedule.decay(), 3))
+        go(schedule, 1)
+    # Block 3 has x alone and does the work of two: 25 of 40 steps are done at step 20. The cool-down takes 10 steps; to begin it at
+    # block 5, with 5 to go, is no closer than at block 4, with 15.
+    assert retired_by_block(schedule) == [[], [], [], ["y"], [], []]
+    assert (schedule.step, schedule.report()["cooldown_from"]) == (30, 20)
+    assert {row.corpus: row.draws for row in schedule.mixture.describe(steps=30)} == {"a": 175, "b": 125}
+    assert factors[:10] == [1.0] * 10  # from step 10 on
+    assert factors[10:] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+
+
+@pytest.mark.parametrize("freed", ["save", "redistribute"])
+def test_when_every_task_is_retired_all_of_them_cool_down(freed: str) -> None:
+    schedule = make(per_task(freed=freed, cooldown="all"))
+    go(schedule, 8)
+    for _ in range(3):
+        schedule.note_scores(scores(0.5, 0.5))
+    go(schedule, 100)
+    assert schedule.step == 25
+    assert retired_by_block(schedule) == [[]] * 5
+
+
+def test_a_run_that_redistributes_cools_down_at_its_planned_end() -> None:
+    schedule = make(per_task(freed="redistribute", cooldown="all"))
+    go(schedule, 10)
+    retire_y(schedule)
+    go(schedule, 100)
+    assert (schedule.step, schedule.early) == (40, False)
+    assert retired_by_block(schedule) == [[], [], [], ["y"], ["y"], ["y"], [], []]
+
+
+def test_a_task_that_would_retire_in_the_last_blocks_goes_on() -> None:
+    schedule = make(per_task(cooldown="all"))
+    go(schedule, 27)  # in block 5, which decides on block 7
+    retire_y(schedule)
+    go(schedule, 100)
+    assert (schedule.step, retired_by_block(schedule)) == (40, [[]] * 8)
+
+
+def test_a_run_cools_down_before_its_budget_is_used_up() -> None:
+    schedule = make(per_task(freed="redistribute", cooldown="all", budget=Budget(tokens=2999)))
+    go(schedule, 10)
+    retire_y(schedule)
+    go(schedule, 100, tokens=100)
+    # 29 steps: 10 before them is step 19, and step 20 is the border that is closest.
+    assert (schedule.step, schedule.tokens) == (29, 2900)
+    assert retired_by_block(schedule) == [[], [], [], ["y"], [], []]
+
+
+def test_nobody_is_judged_in_the_cool_down() -> None:
+    schedule = make(per_task(cooldown="all"))
+    go(schedule, 10)
+    retire_y(schedule)
+    go(schedule, 12)
+    for x, y in ((0.1, 0.1), (0.1, 0.1), (0.1, 0.1), (0.1, 0.1), (0.1, 0.1)):
+        schedule.note_scores(scores(x, y))
+    assert schedule.retired == {"y"}
+    go(schedule, 100)
+    assert (schedule.step, retired_by_block(schedule)[4:]) == (30, [[], []])
+
+
+def test_where_nobody_retires_there_is_no_cool_down() -> None:
+    schedule = make(per_task(cooldown="all"))
+    go(schedule, 100)
+    assert schedule.step == 40
+    assert "cooldown_from" not in schedule.report()
+
+
 def test_a_run_that_is_not_cut_short_keeps_its_rates() -> None:
     schedule = make()
     for _ in range(40):
@@ -233,25 +313,30 @@ def test_adaptive_rates_follow_the_losses_two_blocks_later() -> None:
     assert rates == pytest.approx([0.5, 0.5, 0.5, 1 / 3], abs=1e-5)
 
 
+@pytest.mark.parametrize("cooldown", ["all", "active"])
 @pytest.mark.parametrize("strategy", ["adaptive_loss", "adaptive_metric", "uniform", "annealed"])
-def test_a_schedule_that_is_saved_and_loaded_decides_the_same(strategy: str) -> None:
+def test_a_schedule_that_is_saved_and_loaded_decides_the_same(strategy: str, cooldown: str) -> None:
+    stopping = per_task(patience=3, cooldown=cooldown)
+
     def whole(stops: list[int]) -> list[Any]:
-        schedule, told = make(per_task(patience=3), strategy=strategy), []
-        for step in range(40):
+        schedule, told = make(stopping, strategy=strategy, steps=80), []
+        for step in range(80):
             if step in stops:
                 state = json.loads(json.dumps(schedule.state_dict(), sort_keys=True))
-                schedule = make(per_task(patience=3), strategy=strategy)
+                schedule = make(stopping, strategy=strategy, steps=80)
                 schedule.load_state_dict(state)
             losses = {"x": 1 / (step + 1), "y": 1 / (step + 3) ** 0.5} if step % 3 else {"y": 2.0}
             go(schedule, 1, tokens=step, losses=losses)
             if step % 4 == 3:
-                schedule.note_scores(scores(step / 40, 0.3 + (step % 3) / 100))
+                schedule.note_scores(scores(step / 80, 0.3 + (step % 3) / 100))
             told.append((schedule.end, schedule.decay(), schedule.tokens, sorted(schedule.retired)))
         return [*told, [regime.to_dict() for regime in schedule.mixture.regimes.all], schedule.best, schedule.loss]
 
     uninterrupted = whole([])
+    assert any(regime["retired"] for regime in uninterrupted[-3])
     assert whole([1, 7, 10, 22]) == uninterrupted
     assert whole([15, 16, 17, 30]) == uninterrupted
+    assert whole([45, 46, 58, 62]) == uninterrupted
 
 
 @pytest.mark.parametrize(
