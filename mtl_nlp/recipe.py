@@ -138,14 +138,14 @@ class Stopping(Strict):
     """Stop after `patience` evaluations without a gain of more than `tolerance` in the metric for the best model.
 
     With `per_task` it is each task that stops by its own primary metric; `freed` says what becomes of its share of the run,
-    `cooldown` who learns in its last steps.
+    `cooldown` over which share of its steps all tasks learn once more at the end.
     """
 
     patience: int | None = Field(default=None, ge=1)
     tolerance: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     per_task: bool = False
     freed: Literal["save", "redistribute"] = "save"
-    cooldown: Literal["all", "active"] = "all"
+    cooldown: float = Field(default=0.125, ge=0.0, le=1.0, allow_inf_nan=False)
     budget: Budget = Field(default_factory=Budget)
 
 

@@ -88,7 +88,7 @@ def check_stopping(recipe: Recipe) -> None:
         faults.add(
             "nothing is freed without per_task", where=where, key="stopping.freed", cure="stopping.per_task: true"
         )
-    if stopping.cooldown == "active" and not stopping.per_task:
+    if "cooldown" in stopping.model_fields_set and not stopping.per_task:
         where, cure = place(recipe, "stopping.cooldown"), "stopping.per_task: true"
         faults.add("no task is retired without per_task", where=where, key="stopping.cooldown", cure=cure)
     if stopping.per_task and not any(task.counts_in_mean for task in recipe.definitions):
@@ -324,9 +324,10 @@ def foretold(recipe: Recipe, mixture: Mixture) -> list[str]:
     if stopping.per_task:
         what = "the run gets shorter" if stopping.freed == "save" else "the others are drawn more"
         notes.append(f"a task without a gain in {stopping.patience} evaluations is retired: {what}")
-        if stopping.cooldown == "all":
+        if stopping.cooldown:
+            share = f"{100 * stopping.cooldown:g} % of the steps"
             notes.append(
-                "where a task was retired, all learn once more in the last steps: a tenth of them, two blocks at least"
+                f"where a task was retired, all learn once more at the end, over {share} (two blocks at least)"
             )
     if stopping.budget.minutes is not None:
         notes.append(f"the run ends after {stopping.budget.minutes:g} minutes, if it is not done before")

@@ -26,6 +26,9 @@ logger = logging.getLogger("mtl_nlp")
 AHEAD = 2
 """What is learned in a block rules the block so many later."""
 
+BRIEF = 0.1
+"""The share of its planned steps over which the learning rate of a run goes down that ends early without a cool-down."""
+
 Reduce = Callable[[Tensor], None]
 
 
@@ -218,8 +221,12 @@ class Schedule:
 
     @property
     def last_steps(self) -> int:
-        """Steps over which the learning rate goes down in a run that ends early: a tenth of it as planned, two blocks at least."""
-        return max(2 * self.mixture.block_batches, self.mixture.planned // 10)
+        """Steps over which the learning rate goes down in a run that ends early, two blocks at least.
+
+        They are the cool-down where there is one, which takes the place of a schedule's decay (Hägele et al. 2024).
+        """
+        share = self.stopping.cooldown or BRIEF
+        return max(2 * self.mixture.block_batches, int(share * self.mixture.planned))
 
     def _look_ahead(self) -> tuple[int, int | None]:
         """By what is known now: the step at which the planned draws of the tasks that are left are done, and the block from which
@@ -248,7 +255,7 @@ class Schedule:
 
     def _cools(self, block: int, kept: float, left: float) -> bool:
         """Whether a block that retired tasks would miss is the first of the cool-down, with `left` planned steps to go."""
-        if self.stopping.cooldown == "active" or not self._regime(block).retired:
+        if self.stopping.cooldown == 0 or not self._regime(block).retired:
             return False
         size = self.mixture.block_batches
         # It begins at the border of two blocks that comes closest to its length before the end.

@@ -23,8 +23,8 @@ PER_TASK = ("stopping.per_task=true", "stopping.patience=2", "stopping.freed=sav
 SEEDS = {"13–15, seen while choosing": (13, 14, 15), "16–18, fresh": (16, 17, 18), "20–22, fresh": (20, 21, 22)}
 VARIANTS = [
     Variant(FULL),
-    Variant("retired to the end", (*PER_TASK, "stopping.tolerance=0.03", "stopping.cooldown=active")),
-    Variant("all cool down", (*PER_TASK, "stopping.tolerance=0.04", "stopping.cooldown=all")),
+    Variant("retired to the end", (*PER_TASK, "stopping.tolerance=0.03", "stopping.cooldown=0")),
+    Variant("all cool down", (*PER_TASK, "stopping.tolerance=0.04", "stopping.cooldown=0.125")),
 ]
 
 

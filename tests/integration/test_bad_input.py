@@ -141,10 +141,11 @@ RECIPE_CASES: dict[str, tuple[Change, list[str]]] = {
         set_key(stopping={"freed": "redistribute"}),
         ["recipe.yaml:", "stopping.freed", "per_task"],
     ),
-    "cooling down active tasks where all are": (
-        set_key(stopping={"cooldown": "active"}),
+    "cooling down where nobody is retired": (
+        set_key(stopping={"cooldown": 0.2}),
         ["recipe.yaml:", "stopping.cooldown", "per_task"],
     ),
+    "a cool-down longer than the run": (set_key(stopping={"cooldown": 2}), ["stopping.cooldown", "found 2"]),
     "an unknown way to free": (set_key(stopping={"freed": "spend"}), ["stopping.freed", '"spend"', "redistribute"]),
     "a budget of nothing": (set_key(stopping={"budget": {"tokens": 0}}), ["stopping.budget.tokens", "found 0"]),
     "a budget of something else": (set_key(stopping={"budget": {"euros": 9}}), ["stopping.budget.euros", "minutes"]),

@@ -40,7 +40,7 @@ def scores(x: float, y: float) -> dict[str, float]:
 
 def per_task(**options: Any) -> Stopping:
     """Retired tasks stay so to the end, but for the tests of the cool-down."""
-    return Stopping(per_task=True, **{"patience": 2, "tolerance": 0.01, "cooldown": "active", **options})
+    return Stopping(per_task=True, **{"patience": 2, "tolerance": 0.01, "cooldown": 0.0, **options})
 
 
 def test_a_task_retires_after_so_many_evaluations_without_a_gain_above_the_tolerance() -> None:
@@ -194,7 +194,7 @@ def retired_by_block(schedule: Schedule) -> list[list[str]]:
 
 
 def test_in_the_last_blocks_all_tasks_learn_once_more() -> None:
-    schedule = make(per_task(cooldown="all"))
+    schedule = make(per_task(cooldown=0.2))
     go(schedule, 10)
     retire_y(schedule)
     factors = []
@@ -213,7 +213,7 @@ def test_in_the_last_blocks_all_tasks_learn_once_more() -> None:
 
 @pytest.mark.parametrize("freed", ["save", "redistribute"])
 def test_when_every_task_is_retired_all_of_them_cool_down(freed: str) -> None:
-    schedule = make(per_task(freed=freed, cooldown="all"))
+    schedule = make(per_task(freed=freed, cooldown=0.2))
     go(schedule, 8)
     for _ in range(3):
         schedule.note_scores(scores(0.5, 0.5))
@@ -223,7 +223,7 @@ def test_when_every_task_is_retired_all_of_them_cool_down(freed: str) -> None:
 
 
 def test_a_run_that_redistributes_cools_down_at_its_planned_end() -> None:
-    schedule = make(per_task(freed="redistribute", cooldown="all"))
+    schedule = make(per_task(freed="redistribute", cooldown=0.2))
     go(schedule, 10)
     retire_y(schedule)
     go(schedule, 100)
@@ -232,7 +232,7 @@ def test_a_run_that_redistributes_cools_down_at_its_planned_end() -> None:
 
 
 def test_a_task_that_would_retire_in_the_last_blocks_goes_on() -> None:
-    schedule = make(per_task(cooldown="all"))
+    schedule = make(per_task(cooldown=0.2))
     go(schedule, 27)  # in block 5, which decides on block 7
     retire_y(schedule)
     go(schedule, 100)
@@ -240,7 +240,7 @@ def test_a_task_that_would_retire_in_the_last_blocks_goes_on() -> None:
 
 
 def test_a_run_cools_down_before_its_budget_is_used_up() -> None:
-    schedule = make(per_task(freed="redistribute", cooldown="all", budget=Budget(tokens=2999)))
+    schedule = make(per_task(freed="redistribute", cooldown=0.2, budget=Budget(tokens=2999)))
     go(schedule, 10)
     retire_y(schedule)
     go(schedule, 100, tokens=100)
@@ -250,7 +250,7 @@ def test_a_run_cools_down_before_its_budget_is_used_up() -> None:
 
 
 def test_nobody_is_judged_in_the_cool_down() -> None:
-    schedule = make(per_task(cooldown="all"))
+    schedule = make(per_task(cooldown=0.2))
     go(schedule, 10)
     retire_y(schedule)
     go(schedule, 12)
@@ -262,7 +262,7 @@ def test_nobody_is_judged_in_the_cool_down() -> None:
 
 
 def test_where_nobody_retires_there_is_no_cool_down() -> None:
-    schedule = make(per_task(cooldown="all"))
+    schedule = make(per_task(cooldown=0.2))
     go(schedule, 100)
     assert schedule.step == 40
     assert "cooldown_from" not in schedule.report()
@@ -313,9 +313,9 @@ def test_adaptive_rates_follow_the_losses_two_blocks_later() -> None:
     assert rates == pytest.approx([0.5, 0.5, 0.5, 1 / 3], abs=1e-5)
 
 
-@pytest.mark.parametrize("cooldown", ["all", "active"])
+@pytest.mark.parametrize("cooldown", [0.2, 0.0])
 @pytest.mark.parametrize("strategy", ["adaptive_loss", "adaptive_metric", "uniform", "annealed"])
-def test_a_schedule_that_is_saved_and_loaded_decides_the_same(strategy: str, cooldown: str) -> None:
+def test_a_schedule_that_is_saved_and_loaded_decides_the_same(strategy: str, cooldown: float) -> None:
     stopping = per_task(patience=3, cooldown=cooldown)
 
     def whole(stops: list[int]) -> list[Any]:
