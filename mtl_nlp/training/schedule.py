@@ -223,7 +223,7 @@ class Schedule:
     def last_steps(self) -> int:
         """Steps over which the learning rate goes down in a run that ends early, two blocks at least.
 
-        They are the cool-down where there is one, which takes the place of a schedule's decay (Hägele et al. 2024).
+        They are the cool-down where there is one: it takes the place of a decay (Hägele et al. 2024, arXiv:2405.18392).
         """
         share = self.stopping.cooldown or BRIEF
         return max(2 * self.mixture.block_batches, int(share * self.mixture.planned))
@@ -234,9 +234,9 @@ class Schedule:
 
         A block of which the share κ is still drawn does the work of 1/κ planned ones.
         """
+        planned, size, settled = self.mixture.planned, self.mixture.block_batches, self.mixture.settled or 0
         if self.cooldown is not None:
             return self.cooldown[1], None
-        planned, size, settled = self.mixture.planned, self.mixture.block_batches, self.mixture.settled or 0
         done, block = 0.0, 0
         while block * size < planned:
             kept = self._kept(block)

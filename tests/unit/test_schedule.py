@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -247,6 +249,29 @@ def test_a_run_cools_down_before_its_budget_is_used_up() -> None:
     # 29 steps: 10 before them is step 19, and step 20 is the border that is closest.
     assert (schedule.step, schedule.tokens) == (29, 2900)
     assert retired_by_block(schedule) == [[], [], [], ["y"], [], []]
+
+
+def test_a_cool_down_keeps_to_max_passes() -> None:
+    mixture = Mixture(
+        {"a": 75, "b": 25},
+        tasks={"a": ["x"], "b": ["y"]},
+        strategy="proportional",
+        batch=10,
+        block_batches=5,
+        max_passes=4,
+    )
+    mixture.planned = mixture.at_most(40)
+    assert mixture.planned == 40
+    schedule = Schedule(mixture, ["x", "y"], metrics=METRICS, stopping=per_task(cooldown=0.2))
+    go(schedule, 10)
+    for y in (0.1, 0.2, 0.3):
+        schedule.note_scores(scores(0.5, y))
+    go(schedule, 100)
+    # Block 3 draws 50 of b, what 20 planned steps would, so 5 are left at step 20, and of b 12 texts for 10 steps.
+    assert schedule.cooldown == (20, 30)
+    assert (schedule.step, schedule.over) == (30, True)
+    drawn = Counter(draw.corpus for batch in islice(mixture.batches(), 30) for draw in batch)
+    assert drawn == {"a": 200, "b": 100}
 
 
 def test_nobody_is_judged_in_the_cool_down() -> None:
