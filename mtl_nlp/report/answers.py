@@ -20,7 +20,7 @@ Span = tuple[int, int, str]
 WORST = 10
 PAIRS = 400
 LONGEST = 320  # characters of a mistake's text
-NOT_INPUTS = frozenset({"row", "gold", "predicted", "score", "scores", "words", "ranks"})
+NOT_INPUTS = frozenset({"row", "gold", "predicted", "score", "scores", "ranks"})
 NO_ANSWER = "(no answer)"
 
 
@@ -285,6 +285,7 @@ def _inputs(line: Line) -> list[tuple[str, str]]:
     for key, value in line.items():
         if key in NOT_INPUTS or value is None:
             continue
-        text = " ¦ ".join(str(one) for one in value) if isinstance(value, list) else str(value)
+        between = " " if key == "words" else " ¦ "
+        text = between.join(str(one) for one in value) if isinstance(value, list) else str(value)
         found.append((key, text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"))
     return found

@@ -111,6 +111,13 @@ def test_numbers_by_hand() -> None:
     assert found.wrong is None
 
 
+def test_a_mistake_on_given_words_shows_them() -> None:
+    lines = [
+        {"row": 3, "words": ["play", "it"], "gold": "a", "predicted": "b", "score": 0.9, "scores": {"a": 0.1, "b": 0.9}}
+    ]
+    assert [one.inputs for one in worst(lines, "label")] == [[("words", "play it")]]
+
+
 def test_the_surest_mistakes_come_first() -> None:
     lines = [line("a", "b", score=0.6), line("a", "a", score=0.99), line("a", "b", score=0.9), line("a", None)]
     assert [one.confidence for one in worst(lines, "label")] == [0.9, 0.6, None]
