@@ -21,7 +21,7 @@ from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
 from ..data.strategies import SamplingSettings, SchedulePoint, check_options, find_strategy, weight_faults
 from ..errors import Faults, FaultyInput, closest, fault, listed
-from ..recipe import Recipe
+from ..recipe import Recipe, Stopping
 from .arguments import DEFAULTS
 from .conditioning import encoded_times
 
@@ -88,7 +88,7 @@ def check_stopping(recipe: Recipe) -> None:
         faults.add(
             "nothing is freed without per_task", where=where, key="stopping.freed", cure="stopping.per_task: true"
         )
-    if "cooldown" in stopping.model_fields_set and not stopping.per_task:
+    if stopping.cooldown != Stopping().cooldown and not stopping.per_task:  # a resolved recipe has the default
         where, cure = place(recipe, "stopping.cooldown"), "stopping.per_task: true"
         faults.add("no task is retired without per_task", where=where, key="stopping.cooldown", cure=cure)
     if stopping.per_task and not any(task.counts_in_mean for task in recipe.definitions):
