@@ -110,6 +110,16 @@ def retire_y(schedule: Schedule) -> None:
     assert schedule.retired == {"y"}
 
 
+def factors_to_the_end(schedule: Schedule) -> list[float]:
+    """What the learning rate is multiplied with in each step that is left."""
+    factors = []
+    while not schedule.over:
+        schedule.settle()
+        factors.append(round(schedule.decay(), 3))
+        go(schedule, 1)
+    return factors
+
+
 def test_what_is_learned_in_block_k_rules_block_k_plus_2() -> None:
     schedule = make(per_task(freed="redistribute"))
     go(schedule, 7)  # in block 1
@@ -181,11 +191,7 @@ def test_the_rate_goes_down_over_the_last_blocks_of_a_run_that_ends_early() -> N
     schedule = make(per_task())
     go(schedule, 10)
     retire_y(schedule)
-    factors = []
-    while not schedule.over:
-        schedule.settle()
-        factors.append(round(schedule.decay(), 3))
-        go(schedule, 1)
+    factors = factors_to_the_end(schedule)
     # The end is step 28, and two blocks are 10 steps: from step 18 on.
     assert factors[:8] == [1.0] * 8
     assert factors[8:] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
@@ -199,11 +205,7 @@ def test_in_the_last_blocks_all_tasks_learn_once_more() -> None:
     schedule = make(per_task(cooldown=0.2))
     go(schedule, 10)
     retire_y(schedule)
-    factors = []
-    while not schedule.over:
-        schedule.settle()
-        factors.append(round(schedule.decay(), 3))
-        go(schedule, 1)
+    factors = factors_to_the_end(schedule)
     # Block 3 has x alone and does the work of two: 25 of 40 steps are done at step 20. The cool-down takes 10 steps; to begin it at
     # block 5, with 5 to go, is no closer than at block 4, with 15.
     assert retired_by_block(schedule) == [[], [], [], ["y"], [], []]
