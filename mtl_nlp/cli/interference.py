@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FILE = "interference.json"
 
 
-@app.command()
+@app.command(epilog="Example: mtl-nlp interference recipe.yaml --steps 200")
 def interference(
     recipe: Recipe,
     sets: Sets = None,
