@@ -89,6 +89,11 @@ def assert_bit_equal(told: list[dict[str, Any]]) -> None:
         assert one["run"] == one["again"]
 
 
+def twice_as_long(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Six epochs, long enough for a task to retire and to come back for the cool-down."""
+    return {**recipe, "training": {**recipe["training"], "num_train_epochs": 6}}
+
+
 def variants(longer: dict[str, Any], names: list[str], **changes: Any) -> dict[str, dict[str, Any]]:
     return {
         name: {**longer, "mixture": {"batch": 8, "strategy": name, **STRATEGIES[name]}, **changes} for name in names
@@ -235,12 +240,11 @@ def test_every_strategy_resumes_bit_equal(longer: dict[str, Any], data: Path) ->
 
 @pytest.mark.slow
 def test_two_processes_resume_bit_equal(longer: dict[str, Any], data: Path) -> None:
-    recipes = variants(
-        longer, ["adaptive_loss", "adaptive_metric", "round_robin"], stopping={**PER_TASK, "freed": "save"}
-    )
-    told = drive(recipes, data, seed=5, processes="2 2 2")
+    names, stopping = ["adaptive_loss", "adaptive_metric", "round_robin"], {**PER_TASK, "freed": "save"}
+    told = drive(variants(twice_as_long(longer), names, stopping=stopping), data, seed=5, processes="2 2 2")
     assert_bit_equal(told)
-    assert any(regime["retired"] for one in told for regime in one["run"]["regimes"])
+    assert any(regime["retired"] for one in told for regime in one["run"]["regimes"]), "somebody retired"
+    assert any("cooldown_from" in one["run"] for one in told), "somebody came back"
 
 
 WEIGHTINGS = ["chance", "random", "uncertainty", "gradnorm", "dwa", "famo"]
@@ -253,7 +257,8 @@ def weighted(longer: dict[str, Any], names: list[str], **changes: Any) -> dict[s
 
 @pytest.mark.slow
 def test_every_weighting_resumes_bit_equal_where_tasks_retire(longer: dict[str, Any], data: Path) -> None:
-    told = drive(weighted(longer, WEIGHTINGS, stopping={**PER_TASK, "freed": "save"}), data, seed=7)
+    stopping = {**PER_TASK, "freed": "save"}
+    told = drive(weighted(twice_as_long(longer), WEIGHTINGS, stopping=stopping), data, seed=7)
     assert_bit_equal(told)
     assert all(any(regime["retired"] for regime in one["run"]["regimes"]) for one in told), "somebody retired"
 
