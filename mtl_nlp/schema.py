@@ -184,7 +184,7 @@ def validate(model: type[M], data: Any, source: Source, prefix: Key = ()) -> M:
             others = [item for item in found if item["type"] not in BRANCHES]
             if wrong_type and not deeper and not others:
                 faults.append(_wrong_type(wrong_type, source.where(key), dotted((*prefix, *key))))
-            faults.extend(_as_fault(item, key, model, source, prefix) for item in others)
+            faults.extend(one for item in others for one in _as_faults(item, key, model, source, prefix))
         raise FaultyInput(dict.fromkeys(faults)) from None
 
 
@@ -209,6 +209,29 @@ def _wrong_type(items: Sequence[Any], where: str, key: str) -> Fault:
     return Fault(
         f"found {_shown(items[0]['input'])}", where=where, key=key, allowed=allowed, cure=next(iter(cures), "")
     )
+
+
+class Problems(ValueError):
+    """What of a mapping does not go together: each problem begins with the key that it speaks of (`loss.focal is for …`)."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(self.problems))
+
+
+def _as_faults(item: Any, key: Key, model: type[BaseModel], source: Source, prefix: Key) -> list[Fault]:
+    error = item.get("ctx", {}).get("error")
+    if not isinstance(error, Problems):
+        return [_as_fault(item, key, model, source, prefix)]
+    known = known_keys(model, key)
+    faults = []
+    for problem in error.problems:
+        first, _, rest = problem.partition(" ")
+        own = tuple(first.rstrip(":").split("."))
+        inner = (*key, *own) if own[0] in known else key
+        found = rest if own[0] in known else problem
+        faults.append(Fault(found, where=source.where(inner), key=dotted((*prefix, *inner))))
+    return faults
 
 
 def _as_fault(item: Any, key: Key, model: type[BaseModel], source: Source, prefix: Key) -> Fault:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from .errors import Faults, FaultyInput, UserError, closest, fault, listed
 from .kinds import INPUT_COLUMNS, HeadKind, head_kind
 from .loss import Loss, name_faults, option_faults, outputs_of
-from .schema import Source, Strict, read_yaml, validate
+from .schema import Problems, Source, Strict, read_yaml, validate
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
 Scheme = Literal["iob2", "iob1", "bioes", "none"]
@@ -154,7 +154,7 @@ class Task(Strict):
     def _coherent(self) -> Task:
         problems = list(_incoherent(self))
         if problems:
-            raise ValueError("; ".join(problems))
+            raise Problems(problems)
         return self
 
     @property

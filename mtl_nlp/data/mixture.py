@@ -293,12 +293,24 @@ class Mixture:
         else:
             limits = {c: self._left(c, state) // texts if rate else 0 for c, rate in rates.items()}
             a_batch = self.batch // texts
-            units = min(units, sum(limits.values()) // a_batch * a_batch)
+            left = sum(limits.values()) // a_batch * a_batch
+            if left < units:
+                self._check_waiting(state)
+            units = min(units, left)
             rows, owed = limited_quotas(_in_units(state.owed), rates, units, limits)
         quotas = {corpus: count * texts for corpus, count in rows.items()}
         cursors = {corpus: self._after(corpus, state, count) for corpus, count in quotas.items()}
         carried = {corpus: amount / UNIT for corpus, amount in owed.items()}
         return quotas, MixtureState(state.block + 1, cursors, carried, 0)
+
+    def _check_waiting(self, state: MixtureState) -> None:
+        """Refuse a block that is short while a corpus whose turn comes later has texts left: the run would end there."""
+        full = self.regimes.full_rates(state.block)
+        waiting = [c for c, rate in full.items() if not rate and self._ever_drawn(c) and self._left(c, state)]
+        if waiting and state.block < self.blocks:
+            found = f"it leaves nothing to draw from step {state.block * self.block_batches} on"
+            cure = f"the rate of {listed(waiting)} is 0 there: give a small one, or leave max_passes out"
+            raise fault(found, key="mixture.max_passes", cure=cure)
 
     def _check_state(self, state: MixtureState) -> None:
         if state.cursors.keys() != self.sizes.keys() or state.owed.keys() != self.sizes.keys():

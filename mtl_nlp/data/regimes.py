@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .sampling import UNIT, on_grid
-from .strategies import SamplingState, SamplingStrategy, check_weights
+from .strategies import SamplingState, SamplingStrategy, check_weights, strategy_weights
 from .stream import Regime
 
 Rates = dict[str, int]
@@ -79,8 +79,7 @@ class Regimes:
         weights = self.at(block).rates
         if weights is None:
             state = SamplingState(min(1.0, block / max(1, self.blocks - 1)), self.tasks)
-            weights = self.strategy.weights(self.sizes, state)
-            check_weights(weights, self.sizes)
+            weights = strategy_weights(self.strategy, self.sizes, state)
         return on_grid({corpus: weights[corpus] for corpus in self.sizes})
 
     def rates(self, block: int) -> Rates:

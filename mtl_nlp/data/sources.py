@@ -159,6 +159,22 @@ def final_tasks(recipe: Recipe, corpora: Sequence[Corpus]) -> list[Task]:
     return [found[task.name] for task in recipe.definitions if task.name in found]
 
 
+def check_label_counts(tasks: Sequence[Task]) -> None:
+    """See that every task that chooses one label has at least two to choose from.
+
+    Raises:
+        FaultyInput: the training texts of a task have one label only, and none are listed.
+    """
+    faults = Faults()
+    for task in tasks:
+        if task.kind.annotation == "label" and task.labels is not None and len(task.labels) < 2:
+            found = f"the texts have one label only, {listed(repr(label) for label in task.labels)}"
+            cure = "list under `labels` those that there may be, or leave the task out"
+            key, allowed = f"{task.name}.labels", f"at least two for {task.head}"
+            faults.add(found, where=task.place_of("labels"), key=key, allowed=allowed, cure=cure)
+    faults.check()
+
+
 def _by_split(data: Any) -> dict[str, Any]:
     return dict(data) if isinstance(data, Mapping) else {"train": data}
 

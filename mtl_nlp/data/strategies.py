@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, get_args
 
 from ..errors import Faults, FaultyInput, closest, fault, listed
 from ..registry import Registry
@@ -67,6 +67,9 @@ class SamplingSettings:
     adapt: float = 0.5
 
 
+DEFAULT = SamplingSettings()
+
+
 @dataclass(frozen=True)
 class SamplingState:
     """What a run knows when it sets the rates of a block.
@@ -93,7 +96,7 @@ class SamplingStrategy(ABC):
     Attributes:
         alternating: the rows of a block take turns instead of being shuffled.
         reads: what changes its weights during a run; nothing for a constant one.
-        takes: the optional keys of `mixture:` that it reads (`rates`, `cap`, `schedule`, `reference`).
+        takes: the optional keys of `mixture:` that it reads (`temperature`, `rates`, `cap`, `schedule`, `reference`, `adapt`).
         needs: those it cannot do without.
     """
 
@@ -143,7 +146,7 @@ class Temperature(SamplingStrategy):
     (T = 5); with a cap, Raffel et al. 2020, arXiv:1910.10683, section 3.5.2.
     """
 
-    takes = ("cap",)
+    takes = ("temperature", "cap")
 
     def weights(self, sizes: Mapping[str, int], state: SamplingState) -> Mapping[str, float]:
         """The tempered sizes."""
@@ -217,7 +220,7 @@ class AdaptiveLoss(SamplingStrategy):
     """
 
     reads = frozenset({"losses"})
-    takes = ("cap",)
+    takes = ("temperature", "cap", "adapt")
 
     def weights(self, sizes: Mapping[str, int], state: SamplingState) -> Mapping[str, float]:
         """The rates, summing to 1."""
@@ -236,7 +239,7 @@ class AdaptiveMetric(SamplingStrategy):
     """
 
     reads = frozenset({"scores"})
-    takes = ("reference", "cap")
+    takes = ("temperature", "reference", "cap", "adapt")
 
     def weights(self, sizes: Mapping[str, int], state: SamplingState) -> Mapping[str, float]:
         """The rates, summing to 1."""
@@ -276,6 +279,30 @@ def _blended(base: Mapping[str, float], signal: Mapping[str, float], strength: f
     return {c: (1 - strength) * rate + strength * pulled.get(c, rate) for c, rate in base.items()}
 
 
+def strategy_weights(strategy: SamplingStrategy, sizes: Mapping[str, int], state: SamplingState) -> dict[str, float]:
+    """What a strategy gives, as plain numbers.
+
+    Raises:
+        FaultyInput: it gives no mapping, or weights that cannot be rates (key `mixture.strategy`).
+    """
+    given: Any = strategy.weights(sizes, state)
+    key, who = "mixture.strategy", f"the weights of {type(strategy).__name__}"
+    if not isinstance(given, Mapping):
+        raise fault(f"{who} are a {type(given).__name__}", key=key, allowed="a mapping, corpus → weight")
+    faults, weights = Faults(), {}
+    for corpus, weight in given.items():
+        try:
+            weights[corpus] = math.nan if isinstance(weight, str) else float(weight)
+        except (TypeError, ValueError):
+            faults.add(f"{who}: {weight!r}"[:200], key=f"{key}.{corpus}", allowed="a number")
+    faults.check()
+    try:
+        check_weights(weights, sizes, key)
+    except FaultyInput as error:
+        raise FaultyInput(replace(one, found=f"{who}: {one.found}") for one in error.faults) from None
+    return weights
+
+
 def find_strategy(name: str) -> type[SamplingStrategy]:
     """The strategy behind a name.
 
@@ -290,6 +317,10 @@ def find_strategy(name: str) -> type[SamplingStrategy]:
         raise fault(
             f'"{name}" is a {type(found).__name__}', key="mixture.strategy", allowed="a subclass of SamplingStrategy"
         )
+    unknown = sorted(set(found.reads) - set(get_args(Reading)))
+    if unknown:
+        told = f'"{name}" reads {listed(unknown)}'
+        raise fault(told, key="mixture.strategy", allowed=listed(get_args(Reading)))
     return found
 
 
@@ -316,8 +347,8 @@ def check_options(strategy: str, settings: SamplingSettings) -> Faults:
 def _check_taken(name: str, strategy: type[SamplingStrategy], settings: SamplingSettings, faults: Faults) -> None:
     """What the strategy needs is given, and nothing that it would not read."""
     allowed = {"rates": "a weight for each corpus", "cap": "a whole number ≥ 1"}
-    for key in ("rates", "cap", "schedule", "reference"):
-        given = getattr(settings, key) not in (None, ())
+    for key in ("temperature", "rates", "cap", "schedule", "reference", "adapt"):
+        given = getattr(settings, key) != getattr(DEFAULT, key)
         if given and key not in strategy.takes:
             who = [known for known in STRATEGIES.names() if key in find_strategy(known).takes]
             faults.add(

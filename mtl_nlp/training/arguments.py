@@ -18,6 +18,7 @@ from ..data.budget import BudgetMixture
 from ..data.mixture import Mixture, check_division
 from ..errors import Faults, FaultyInput, closest, listed
 from ..recipe import Recipe
+from .placing import placed
 from .sharding import check_fsdp
 
 DEFAULTS: dict[str, Any] = {
@@ -196,7 +197,8 @@ def training_arguments(
         raise FaultyInput([_as_fault(str(error), where)]) from error
     count = processes or arguments.world_size
     if recipe.mixture.max_tokens is None:  # else `fit_batches`, once there is a mixture
-        check_division(recipe.mixture.batch, count, arguments.gradient_accumulation_steps)
+        with placed(recipe):
+            check_division(recipe.mixture.batch, count, arguments.gradient_accumulation_steps)
         arguments.per_device_train_batch_size = recipe.mixture.batch // (count * arguments.gradient_accumulation_steps)
     if arguments.world_size == 1 and arguments.n_gpu > 1:
         arguments._n_gpu = 1  # DataParallel cannot split a mixed batch; torchrun uses all devices
@@ -211,11 +213,8 @@ def fit_batches(arguments: TrainingArguments, mixture: Mixture, recipe: Recipe) 
     """
     if not isinstance(mixture, BudgetMixture):
         return
-    try:
+    with placed(recipe):
         mixture.check_parts(arguments.world_size, arguments.gradient_accumulation_steps)
-    except FaultyInput as error:
-        faults = [replace(one, where=recipe.place_of(*one.key.split("."))) for one in error.faults]
-        raise FaultyInput(faults) from error
     parts = arguments.world_size * arguments.gradient_accumulation_steps
     arguments.per_device_train_batch_size = max(1, round(mixture.texts_a_step / parts))
 

@@ -23,13 +23,10 @@ from .prepare import Prepared
 
 def chance_losses(prepared: Prepared) -> dict[str, float]:
     """Task → loss of the best constant prediction on the training split, in the task's own unit (nats; squared)."""
-    found: dict[str, float] = {}
     special = set(prepared.tokenizer.all_special_ids)
-    for corpus in prepared.corpora:
-        split = prepared.encoded["train"][corpus.name]
-        for task in corpus.tasks:
-            found[task.name] = chance_loss(task, split, special)
-    return {task.name: found[task.name] for task in prepared.tasks}
+    splits = {name: prepared.encoded["train"][one.name] for one in prepared.corpora for name in one.task_names}
+    # The tasks as settled: those of a corpus may still say `inverse_frequency` where these have numbers.
+    return {task.name: chance_loss(task, splits[task.name], special) for task in prepared.tasks}
 
 
 def chance_loss(task: Task, split: EncodedSplit, special: Iterable[int] = ()) -> float:

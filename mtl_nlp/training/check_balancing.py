@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from ..balancing.gradient_aggregation import make_aggregator
@@ -9,8 +10,10 @@ from ..balancing.loss_weighting import weighting_class
 from ..balancing.rules import Setup, check_setup
 from ..balancing.settings import method_name, method_settings
 from ..conditioning import kind_of
-from ..errors import Faults, FaultyInput
+from ..errors import Faults, FaultyInput, listed
 from ..recipe import Recipe
+
+logger = logging.getLogger("mtl_nlp")
 
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 
@@ -35,7 +38,12 @@ def check_balancing(recipe: Recipe, *, shared_texts: bool | None = None) -> None
     except FaultyInput as error:
         faults.extend(_placed(error, recipe))
     faults.check()
-    check_setup(setup_of(recipe, shared_texts), lambda key: recipe.place_of(*key.split(".")))
+    setup = setup_of(recipe, shared_texts)
+    check_setup(setup, lambda key: recipe.place_of(*key.split(".")))
+    weighted = [task.name for task in recipe.definitions if task.loss.weight != 1.0]
+    if setup.scale_free and weighted and shared_texts is not None:
+        told = "balancing.gradients: %s does not feel how long a gradient is: the loss weights of %s act on their heads alone"
+        logger.warning(told, setup.gradients, listed(weighted))
 
 
 def _placed(error: FaultyInput, recipe: Recipe) -> FaultyInput:

@@ -6,15 +6,16 @@ of, a text that is predicted once for each task.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..conditioning import OF_LORA, Conditioning, ConditioningRecord, kind_of
-from ..errors import Faults, FaultyInput
+from ..errors import Faults
 from ..model.conditioning import condition
 from ..model.multitask import MultiTaskModel
 from ..recipe import Recipe
 from ..schema import Source, validate
+from .placing import placed
 
 if TYPE_CHECKING:
     from ..data.mixture import Mixture
@@ -73,11 +74,8 @@ def condition_model(model: MultiTaskModel, recipe: Recipe) -> None:
     spec = recipe.conditioning
     if spec is None or spec.kind == "none" or model.conditioning is not None:
         return
-    try:
+    with placed(recipe):
         condition(model, spec)
-    except FaultyInput as error:
-        placed = [replace(one, where=recipe.place_of(*one.key.split("."))) for one in error.faults]
-        raise FaultyInput(placed) from error
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ..errors import Faults, FaultyInput, closest, fault, listed
 from ..recipe import Recipe, Stopping
 from .arguments import DEFAULTS
 from .conditioning import encoded_times
+from .placing import place, placed
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -83,6 +84,9 @@ def check_stopping(recipe: Recipe) -> None:
     if stopping.per_task and stopping.patience is None:
         where, cure = place(recipe, "stopping.per_task"), "stopping.patience: 3"
         faults.add("needs a patience", where=where, key="stopping.per_task", cure=cure)
+    if stopping.tolerance and stopping.patience is None:
+        where, cure = place(recipe, "stopping.tolerance"), "stopping.patience: 3"
+        faults.add("needs a patience", where=where, key="stopping.tolerance", cure=cure)
     if stopping.freed == "redistribute" and not stopping.per_task:
         where = place(recipe, "stopping.freed")
         faults.add(
@@ -105,11 +109,6 @@ def check_stopping(recipe: Recipe) -> None:
 def _need_evaluation(recipe: Recipe, key: str, found: str) -> None:
     if str(recipe.training.get("eval_strategy", DEFAULTS["eval_strategy"])) == "no":
         raise fault(found, where=place(recipe, key), key=key, cure="training.eval_strategy: epoch or steps")
-
-
-def place(recipe: Recipe, key: str) -> str:
-    """`file:line` of a dotted key; digits are places in a list."""
-    return recipe.place_of(*(int(part) if part.isdigit() else part for part in key.split(".")))
 
 
 def sampling_settings(recipe: Recipe, owner: Mapping[str, str] | None = None) -> SamplingSettings:
@@ -147,11 +146,11 @@ def build_mixture(prepared: Prepared) -> Mixture:
     Raises:
         FaultyInput: the settings do not fit the corpora.
     """
-    try:
-        return _mixture(prepared)
-    except FaultyInput as error:
-        faults = [replace(one, where=one.where or place(prepared.recipe, one.key)) for one in error.faults]
-        raise FaultyInput(faults) from error
+    with placed(prepared.recipe):
+        mixture = _mixture(prepared)
+        if not mixture.strategy.learns:
+            mixture.state_at(mixture.planned)  # so that a plan which cannot be carried out is refused now
+        return mixture
 
 
 def _mixture(prepared: Prepared) -> Mixture:

@@ -16,7 +16,7 @@ from ..data.cached import cached_split
 from ..data.class_weights import settle_losses
 from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
-from ..data.sources import Corpus, final_tasks, read_corpora
+from ..data.sources import Corpus, check_label_counts, final_tasks, read_corpora
 from ..data.windows import RowEncoder
 from ..errors import Faults, FaultyInput, listed
 from ..metrics import METRICS, metrics_for
@@ -169,6 +169,7 @@ def prepare(
     if not scoring:
         adopt_labels(corpora, given={task.name for task in recipe.definitions if task.labels is not None})
     tasks = final_tasks(recipe, corpora)
+    check_label_counts(tasks)
     if need_train:
         check_balancing(recipe, shared_texts=any(len(corpus.tasks) > 1 for corpus in corpora))
     if tokenizer is None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..data.mixture import Mixture, Regime
-from ..data.strategies import SamplingState
+from ..data.strategies import SamplingState, strategy_weights
 from ..errors import listed
 from ..recipe import Stopping
 
@@ -216,7 +216,7 @@ class Schedule:
             active = {corpus: [t for t in tasks if t not in retired] for corpus, tasks in names.items()}
             progress = min(1.0, block / max(1, self.mixture.blocks - 1))
             state = SamplingState(progress, active, self.start_loss, self.loss, self.score, self.best)
-            rates = dict(self.mixture.strategy.weights(self.mixture.sizes, state))
+            rates = strategy_weights(self.mixture.strategy, self.mixture.sizes, state)
         return Regime(block, rates, retired)
 
     @property
