@@ -273,9 +273,13 @@ class QuestionAnswering(VanillaHead):
     def logits(
         self, module: nn.Module, hidden: Tensor, mask: Tensor, ids: Tensor, rows: Mapping[str, Tensor]
     ) -> Tensor:
-        """The vanilla model's start and end logits, side by side."""
+        """The vanilla model's start and end logits, side by side; −inf on padding.
+
+        The softmax is over positions, so with the vanilla model's own logits there a row's loss would depend on its neighbours' lengths.
+        """
         output = self.run(module, hidden, mask, ids)
-        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+        pair = torch.stack([output.start_logits, output.end_logits], dim=-1)
+        return pair.masked_fill(~mask.bool()[:, : pair.shape[1], None], float("-inf"))
 
     def units(self, labels: Tensor) -> float:
         """A row is one unit."""
