@@ -87,6 +87,10 @@ class MixtureSpec(Strict):
         return self.batch if self.max_tokens is None or "batch" in self.model_fields_set else None
 
 
+OF_A_STRATEGY = ("strategy", "temperature", "rates", "cap", "schedule", "reference", "adapt")
+"""The keys of `mixture:` that go with one strategy: they are left out together."""
+
+
 class Balancing(Strict):
     """How the tasks' losses become one update; see `mtl_nlp.balancing`.
 

@@ -30,7 +30,7 @@ from ..balancing.task_gradients import inner
 from ..data.mixture import Draw
 from ..data.strategies import find_strategy
 from ..errors import fault
-from ..recipe import Balancing, Recipe, Stopping
+from ..recipe import OF_A_STRATEGY, Balancing, Recipe, Stopping
 from ..training.cosines import EncoderGradients, cosines
 from ..training.finetune import build_trainer
 from ..training.prepare import Prepared, prepare
@@ -142,7 +142,8 @@ def short_run(recipe: Recipe, folder: str, steps: int) -> Recipe:
     training = {key: value for key, value in recipe.training.items() if key not in dropped} | silent
     mixture = recipe.mixture
     if "scores" in find_strategy(mixture.strategy).reads:  # there are no evaluations to learn from
-        mixture = mixture.model_copy(update={"strategy": "proportional", "reference": None})
+        fields = type(mixture).model_fields
+        mixture = mixture.model_copy(update={key: fields[key].default for key in OF_A_STRATEGY})
     changes = {"training": training, "mixture": mixture, "stopping": Stopping(), "balancing": Balancing()}
     changes["output_dir"] = folder
     return recipe.model_copy(update=changes)

@@ -12,7 +12,7 @@ from ..consistency import consistency_of
 from ..errors import fault, listed
 from ..model.config import MultiTaskConfig, task_record
 from ..model.multitask import MultiTaskModel
-from ..recipe import RESOLVED
+from ..recipe import OF_A_STRATEGY, RESOLVED
 from ..schema import dump_yaml, read_yaml
 from ..task import Task
 from .card import write_card
@@ -103,9 +103,11 @@ def _recipe_without(folder: Path, kept: Sequence[Task], dropped: Sequence[str]) 
                 value = changed[entry["name"]].model_dump(exclude_none=True).get(key)
                 entry.update({key: value}) if value is not None else entry.pop(key)
     mixture = data.get("mixture") or {}
-    if set(mixture.get("rates") or {}) & set(dropped):
-        logger.warning("mixture.rates named a dropped task: the recipe's strategy is now proportional")
-        data["mixture"] = {**mixture, "strategy": "proportional", "rates": None}
+    points = [point.get("rates") for point in mixture.get("schedule") or []]
+    named = [mixture.get("rates"), mixture.get("reference"), *points]
+    if any(set(one or {}) & set(dropped) for one in named):
+        logger.warning("mixture named a dropped task: the recipe's strategy is now proportional")
+        data["mixture"] = {key: value for key, value in mixture.items() if key not in OF_A_STRATEGY}
     best = str((data.get("training") or {}).get("metric_for_best_model", "")).removeprefix("eval_")
     if any(best.startswith(f"{name}_") for name in dropped):
         data["training"].pop("metric_for_best_model")

@@ -275,7 +275,7 @@ class QuestionAnswering(VanillaHead):
     ) -> Tensor:
         """The vanilla model's start and end logits, side by side; −inf on padding.
 
-        The softmax is over positions, so with the vanilla model's own logits there a row's loss would depend on its neighbours' lengths.
+        The softmax is over positions: with the vanilla model's logits there a row's loss would depend on its neighbours' lengths.
         """
         output = self.run(module, hidden, mask, ids)
         pair = torch.stack([output.start_logits, output.end_logits], dim=-1)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ..errors import fault, listed
 from ..hub.checkpoint import check_folder
-from ..recipe import RESOLVED, Recipe, make_recipe
+from ..recipe import OF_A_STRATEGY, RESOLVED, Recipe, make_recipe
 from ..schema import Source, merged, read_yaml
 from .finetune import Result, finetune
 
@@ -70,9 +70,8 @@ def add_task_recipe(
     old, _ = read_yaml(folder / RESOLVED, "resolved recipe")
     data = {key: value for key, value in old.items() if key not in OF_THE_RUN}
     training = {k: v for k, v in (old.get("training") or {}).items() if k not in OF_ITS_TRAINING}
-    mixture = dict(old.get("mixture") or {})
     # The rates of a fixed strategy know nothing of the new task, and `retain.rate` sets them itself.
-    mixture |= {"strategy": "proportional", "rates": None}
+    mixture = {key: value for key, value in (old.get("mixture") or {}).items() if key not in OF_A_STRATEGY}
     entries = [_old_entry(entry, old_data) for entry in old["tasks"]]
     entry = dict(task) if isinstance(task, Mapping) else task
     data |= {"encoder": {"from": str(folder.resolve())}, "tasks": [*entries, entry], "mixture": mixture}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from transformers import TrainingArguments
@@ -18,6 +19,7 @@ from ..data.budget import BudgetMixture
 from ..data.mixture import Mixture, check_division
 from ..errors import Faults, FaultyInput, closest, listed
 from ..recipe import Recipe
+from ..schema import parse_value
 from .placing import placed
 from .sharding import check_fsdp
 
@@ -38,6 +40,25 @@ DEFAULTS: dict[str, Any] = {
     "disable_tqdm": False,
     "per_device_eval_batch_size": 64,
     "report_to": "none",
+}
+
+# Least value, whether that is itself too small, and what a value has to stay below: torch and transformers say it late, if at all.
+RANGES: dict[str, tuple[float, bool, float | None]] = {
+    "learning_rate": (0.0, False, None),
+    "weight_decay": (0.0, False, None),
+    "adam_beta1": (0.0, False, 1.0),
+    "adam_beta2": (0.0, False, 1.0),
+    "adam_epsilon": (0.0, False, None),
+    "max_grad_norm": (0.0, False, None),
+    "num_train_epochs": (0.0, True, None),
+    "warmup_steps": (0.0, False, None),
+    "gradient_accumulation_steps": (1.0, False, None),
+    "per_device_eval_batch_size": (1.0, False, None),
+    "dataloader_num_workers": (0.0, False, None),
+    "logging_steps": (0.0, True, None),
+    "eval_steps": (0.0, True, None),
+    "save_steps": (0.0, True, None),
+    "save_total_limit": (1.0, False, None),
 }
 
 OWN = ("head_learning_rate", "layer_lr_decay")
@@ -124,6 +145,9 @@ def check_training(recipe: Recipe) -> None:
             # transformers takes true for fsdp, though its hint says otherwise; auto is ours.
             hint = {"fsdp": bool | str | None, "bf16": bool | Literal["auto"]}.get(name, known[name].type)
             _check_type(hint, value, where, key, faults)
+    if recipe.training.get("max_steps", -1) in (0, 0.0):
+        allowed = "a whole number from 1, or -1: as many as num_train_epochs makes"
+        faults.add("found 0", where=recipe.place_of("training", "max_steps"), key="training.max_steps", allowed=allowed)
     check_fsdp(recipe, faults)
     faults.check()
 
@@ -146,9 +170,26 @@ def _check_type(hint: Any, value: Any, where: str, key: str, faults: Faults) -> 
     try:
         adapter.validate_python(value, strict=not isinstance(value, str) or _is_plain(hint))
     except ValidationError:
-        shown = getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
-        cure = "write it without quotes" if isinstance(value, str) else ""
-        faults.add(f"found {value!r}", where=where, key=key, allowed=str(shown), cure=cure)
+        cure = "write it without quotes" if isinstance(value, str) and not isinstance(parse_value(value), str) else ""
+        faults.add(f"found {value!r}", where=where, key=key, allowed=_told(hint), cure=cure)
+        return
+    least, exclusive, most = RANGES.get(key.removeprefix("training."), (None, False, None))
+    if least is None or isinstance(value, bool | str) or value is None:
+        return
+    outside = value <= least if exclusive else value < least
+    if outside or value != value or (most is not None and value >= most):
+        allowed = f"a number {'above' if exclusive else 'from'} {least:g}" + (f" and below {most:g}" if most else "")
+        faults.add(f"found {value!r}", where=where, key=key, allowed=allowed)
+
+
+def _told(hint: Any) -> str:
+    """A type in the words of a recipe."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", type(None): "nothing"}
+    if get_origin(hint) is Literal:
+        return " or ".join(str(one) for one in get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_told(one) for one in get_args(hint)))
+    return words.get(hint) or getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
 
 
 def _is_plain(hint: Any) -> bool:

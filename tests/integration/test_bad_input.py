@@ -104,6 +104,38 @@ RECIPE_CASES: dict[str, tuple[Change, list[str]]] = {
     ),
     "a cap below one": (set_key(mixture={"strategy": "capped", "cap": 0}), ["mixture.cap", "found 0"]),
     "capped without a cap": (set_key(mixture={"strategy": "capped"}), ["recipe.yaml:", "mixture.cap", "missing"]),
+    "a temperature that nobody reads": (
+        set_key(mixture={"temperature": 5.0}),
+        ["recipe.yaml:", "mixture.temperature", 'given with strategy "proportional"', "adaptive_loss"],
+    ),
+    "a batch that does not divide": (
+        lambda recipe, data: (
+            set_key(mixture={"batch": 7})(recipe, data),
+            set_training(gradient_accumulation_steps=2)(recipe, data),
+        ),
+        ["recipe.yaml:", "mixture.batch", "7 texts do not divide", "6 or 8"],
+    ),
+    "a tolerance that nobody waits for": (
+        set_key(stopping={"tolerance": 0.1}),
+        ["recipe.yaml:", "stopping.tolerance", "needs a patience"],
+    ),
+    "a learning rate below zero": (
+        set_training(learning_rate=-1.0),
+        ["recipe.yaml:", "training.learning_rate", "found -1", "a number from 0"],
+    ),
+    "no step": (set_training(max_steps=0), ["recipe.yaml:", "training.max_steps", "found 0", "or -1"]),
+    "bf16 of another kind": (
+        set_training(bf16="maybe"),
+        ["recipe.yaml:", "training.bf16", "found 'maybe'", "true or false or auto"],
+    ),
+    "pos_weight where there is one label": (
+        set_task(loss={"pos_weight": 2.0}),
+        ["recipe.yaml:", "tasks.0.loss.pos_weight", "does not fit head sequence_classification", "remove the key"],
+    ),
+    "one label only": (
+        rows("train", [GOOD] * 8),
+        ["recipe.yaml:", "sent.labels", "one label only, 'positive'", "at least two"],
+    ),
     "no pass at all": (set_key(mixture={"max_passes": 0}), ["mixture.max_passes", "found 0"]),
     "passes that do not fill a batch": (
         set_key(mixture={"max_passes": 1, "batch": 512}),
@@ -168,7 +200,7 @@ RECIPE_CASES: dict[str, tuple[Change, list[str]]] = {
     "a label given as a number": (set_task(labels=[1, "negative"]), ["tasks.0.labels.0", "found 1", "quotes"]),
     "a label twice": (set_task(labels=["a", "a"]), ["recipe.yaml:", "more than once", "a"]),
     "tags for types": (set_task(1, labels=["B-PER", "I-PER"]), ["B-PER", "entity types"]),
-    "scheme of a sentence task": (set_task(scheme="iob2"), ["recipe.yaml:", "scheme is for token tasks"]),
+    "scheme of a sentence task": (set_task(scheme="iob2"), ["recipe.yaml:", "tasks.0.scheme: is for token tasks"]),
     "unknown scheme": (set_task(1, scheme="bilo"), ["tasks.1.scheme", '"bilo"', "bioes"]),
     "unknown metric": (set_task(metrics=["acuracy"]), ["recipe.yaml:", 'metric "acuracy"', "accuracy"]),
     "metric of another kind": (set_task(metrics=["span_f1"]), ["sent.metrics", "does not fit", "accuracy"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,14 @@ import pytest
 from datasets import Dataset
 
 from mtl_nlp.data.features import EncodedSplit
+from mtl_nlp.recipe import make_recipe
 from mtl_nlp.task import Task
-from mtl_nlp.training.chance import chance_loss, fitted
+from mtl_nlp.training.chance import chance_loss, chance_losses, fitted
+from mtl_nlp.training.prepare import prepare
+from tests.conftest import write_jsonl
 
 LN2 = math.log(2)
+GOOD, BAD = {"text": "good film", "label": "positive"}, {"text": "bad film", "label": "negative"}
 QUARTER = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
 
 
@@ -57,3 +62,10 @@ def test_class_weights_move_it() -> None:
     # Weights 3 and 1 on counts 1 and 3: an even distribution.
     weighted = task("sequence_classification", labels=["a", "b"], loss={"class_weights": {"a": 3.0, "b": 1.0}})
     assert chance_loss(weighted, split_of([0, 1, 1, 1])) == pytest.approx(LN2, abs=1e-5)
+
+
+def test_counted_class_weights_make_the_best_constant_an_even_one(recipe: dict[str, Any], data: Path) -> None:
+    write_jsonl(data / "sent" / "train.jsonl", [GOOD] * 6 + [BAD] * 2)
+    recipe["tasks"][0]["loss"] = {"class_weights": "inverse_frequency"}
+    recipe["balancing"] = {"weighting": "chance"}
+    assert chance_losses(prepare(make_recipe(recipe)))["sent"] == pytest.approx(LN2, abs=1e-5)

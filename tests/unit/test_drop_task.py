@@ -52,8 +52,7 @@ def test_what_stays_is_bit_equal(base: Path, smaller: Path) -> None:
 def test_nothing_names_what_went(base: Path, smaller: Path) -> None:
     recipe, _ = read_yaml(smaller / "recipe.resolved.yaml")
     assert [entry["name"] for entry in recipe["tasks"]] == ["stars", "ner", "places", "nli", "qa", "swag"]
-    assert recipe["mixture"]["strategy"] == "proportional"
-    assert recipe["mixture"]["rates"] is None
+    assert not {"strategy", "temperature", "rates"} & recipe["mixture"].keys()  # so it is proportional
     assert "metric_for_best_model" not in recipe["training"]
     metrics = json.loads((smaller / "metrics.json").read_text(encoding="utf-8"))
     old = json.loads((base / "metrics.json").read_text(encoding="utf-8"))

@@ -61,7 +61,7 @@ def mixtures(draw: st.DrawFn, /, **fixed: Any) -> Mixture:
     strategy = draw(st.sampled_from(["proportional", "uniform", "temperature", "round_robin", "fixed"]))
     options: dict[str, Any] = {
         "strategy": strategy,
-        "temperature": draw(st.floats(1, 20)),
+        "temperature": draw(st.floats(1, 20)) if strategy == "temperature" else 2.0,
         "rates": {name: draw(st.integers(1, 300)) for name in names} if strategy == "fixed" else None,
         "batching": draw(st.sampled_from(["mixed", "homogeneous"])),
         "batch": draw(st.integers(1, 9)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
@@ -155,6 +157,44 @@ def test_a_registered_strategy_is_found_by_its_name() -> None:
         del STRATEGIES._entries["test_inverse"]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([1, 2], "mixture.strategy: the weights of Given are a list → a mapping, corpus → weight"),
+        ({"a": 1}, 'mixture.strategy: the weights of Given: no rate for corpus "b" → a weight for every corpus'),
+        ({"a": 1, "b": "2"}, "mixture.strategy.b: the weights of Given: nan → a finite number ≥ 0"),
+        ({"a": 1, "b": None}, "mixture.strategy.b: the weights of Given: None → a number"),
+        ({"a": 0, "b": 0.0}, "mixture.strategy: the weights of Given: every weight is 0 → at least one weight > 0"),
+    ],
+)
+def test_what_a_registered_strategy_gives_is_checked_under_its_name(given: Any, message: str) -> None:
+    with registered(given), pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        Mixture({"a": 2, "b": 6}, strategy="test_given")
+
+
+def test_a_registered_strategy_may_give_numpys_numbers() -> None:
+    with registered({"a": np.float32(1), "b": np.int64(3)}):
+        assert Mixture({"a": 2, "b": 6}, strategy="test_given").rates == {"a": 0.25, "b": 0.75}
+
+
+def test_a_registered_strategy_reads_what_there_is() -> None:
+    message = 'mixture.strategy: "test_given" reads loss → progress, losses, scores'
+    with registered({"a": 1}, reads=frozenset({"loss"})), pytest.raises(UserError, match=re.escape(message)):
+        Mixture({"a": 2}, strategy="test_given")
+
+
+@contextmanager
+def registered(given: Any, **attributes: Any) -> Iterator[None]:
+    """A strategy called `test_given` whose weights are as given."""
+    register_strategy("test_given")(
+        type("Given", (SamplingStrategy,), {"weights": lambda self, sizes, state: given, **attributes})
+    )
+    try:
+        yield
+    finally:
+        del STRATEGIES._entries["test_given"]
+
+
 # Over the blocks of a run.
 
 
@@ -254,6 +294,26 @@ def test_max_passes_holds_for_every_strategy_and_all_batches_are_whole(
     assert max(drawn.values(), default=0) <= passes
 
 
+def switched(least: float) -> Mixture:
+    """Corpus a until the middle of the run, then b, at `least` where they are not wanted."""
+    points = [(0.5, {"a": 1.0, "b": least}), (0.51, {"a": least, "b": 1.0})]
+    schedule = [SchedulePoint(at, rates=rates) for at, rates in points]
+    return Mixture(
+        {"a": 40, "b": 100}, strategy="annealed", schedule=schedule, max_passes=1, steps=35, batch=4, block_batches=4
+    )
+
+
+def test_a_corpus_whose_turn_comes_later_cannot_step_in_where_max_passes_ends_another() -> None:
+    # 40 texts of a are 10 steps, and b has none to give before the fifth of nine blocks.
+    message = "mixture.max_passes: it leaves nothing to draw from step 8 on (the rate of b is 0 there"
+    with pytest.raises(UserError, match=re.escape(message)):
+        switched(0.0).describe(steps=35)
+    mixture = switched(1e-6)
+    drawn = Counter(draw.corpus for draw in chain(*mixture.batches()))
+    assert drawn == {"a": 40, "b": 100} == {row.corpus: row.draws for row in mixture.describe(steps=35)}
+    assert first(mixture, 35)[20:] == list(mixture.batches(20))
+
+
 def test_quotas_with_limits_that_do_not_bind_are_the_quotas_without() -> None:
     rates = on_grid({"a": 5, "b": 3, "c": 1})
     owed = {"a": UNIT // 3, "b": -UNIT // 3, "c": 0}
@@ -315,6 +375,8 @@ def test_a_block_whose_rates_are_not_decided_is_not_drawn() -> None:
         ({"cap": 5}, 'mixture.cap: given with strategy "proportional" → only with strategy: adaptive_loss,'),
         ({"schedule": [SchedulePoint(0.0, 1.0)]}, 'mixture.schedule: given with strategy "proportional" → only with'),
         ({"reference": {"a": 0.5}}, "mixture.reference: given with strategy"),
+        ({"temperature": 5}, 'temperature: given with strategy "proportional" → only with strategy: adaptive_loss, '),
+        ({"strategy": "temperature", "adapt": 1}, 'mixture.adapt: given with strategy "temperature" → only with'),
         ({"strategy": "adaptive_loss", "adapt": 2}, "mixture.adapt: 2 → a number from 0 to 1"),
         ({"max_passes": 0}, "mixture.max_passes: 0 → a whole number ≥ 1"),
         ({"strategy": "annealed", "schedule": [SchedulePoint(0.0)]}, "schedule.0: neither temperature nor rates → one of"),
