@@ -17,11 +17,12 @@ from ..recipe import DEFAULT_ENCODER, EncoderSpec
 logger = logging.getLogger("mtl_nlp")
 
 OURS = "mtl_nlp"
-# Why an architecture does not fit (the first five tried with transformers 5.23).
+# Why an architecture does not fit (the first six tried with transformers 5.23).
 _MEMORY = "its heads ask the base model for more than hidden states"
 REFUSED = {
     "xlnet": f"{_MEMORY} (memories)",
     "longformer": f"{_MEMORY} (global attentions)",
+    "luke": f"{_MEMORY} (states of entities)",
     "big_bird": "its pooler keeps its activation elsewhere",
     "funnel": "its heads stand on different base models",
     "squeezebert": "its heads call the base model's own pooler",
