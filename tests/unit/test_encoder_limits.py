@@ -122,6 +122,18 @@ def test_pairs_are_learned_and_answered_alike_on_both_paths(single_type: Path) -
         assert mine["scores"] == pytest.approx(theirs["scores"], abs=1e-6)
 
 
+def test_a_text_with_the_padding_token_is_answered_alike_on_both_paths(single_type: Path) -> None:
+    texts = ["anna is [PAD] in london", "[PAD]", "the [PAD] [PAD] film was very good and the food was not"]
+    found = [
+        Predictor.from_pretrained(single_type, performance=how)(texts, tasks=["sent", "topics"], scores=True)
+        for how in ("auto", "plain")
+    ]
+    for one, other in zip(*found, strict=True):
+        for task in ("sent", "topics"):
+            mine, theirs = one["predictions"][task]["scores"], other["predictions"][task]["scores"]
+            assert mine == pytest.approx(theirs, abs=1e-6)
+
+
 def test_the_exported_task_reads_pairs_by_its_own_tokenizer(single_type: Path, tmp_path: Path) -> None:
     export_task(single_type, "nli", tmp_path / "nli")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "nli")
