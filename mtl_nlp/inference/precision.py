@@ -58,7 +58,7 @@ class NarrowEncoder:
         self.model, self.kinds, self.tasks, self.config = model, model.kinds, model.tasks, model.config
         self.encoder: Any = nn.Module.to(copy.deepcopy(model.encoder), dtype)
         own = model.padding_free
-        self.padding_free = None if own is None else PaddingFree(self.encoder, own.first)
+        self.padding_free = None if own is None else PaddingFree(self.encoder, own.first, uncounted=own.uncounted)
 
     def __call__(
         self,

@@ -21,7 +21,7 @@ import torch
 
 from ..decoding import Decoded
 from ..errors import UserError, closest, fault, listed
-from ..model.encoder import checked_tokenizer, longest_row
+from ..model.encoder import checked_tokenizer, longest_row, match_types
 from ..model.multitask import MultiTaskModel
 from ..task import Task
 from .answers import answer
@@ -81,6 +81,7 @@ class Predictor:
         self.tokenizer = checked_tokenizer(tokenizer, "the tokenizer")
         self.words = checked_splitter(words)
         self.stride = stride
+        match_types(self.tokenizer, model.config.encoder_config)
         self.max_length = longest_row(model.config.encoder_config, tokenizer, max_length)
         self._context = autocast(self.device, dtype)
         if performance not in PERFORMANCE:

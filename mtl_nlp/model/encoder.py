@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 
 from ..errors import UserError, fault, listed
 from ..recipe import DEFAULT_ENCODER, EncoderSpec
@@ -16,11 +17,12 @@ from ..recipe import DEFAULT_ENCODER, EncoderSpec
 logger = logging.getLogger("mtl_nlp")
 
 OURS = "mtl_nlp"
-# Why an architecture does not fit (the first five tried with transformers 5.23).
+# Why an architecture does not fit (the first six tried with transformers 5.23).
 _MEMORY = "its heads ask the base model for more than hidden states"
 REFUSED = {
     "xlnet": f"{_MEMORY} (memories)",
     "longformer": f"{_MEMORY} (global attentions)",
+    "luke": f"{_MEMORY} (states of entities)",
     "big_bird": "its pooler keeps its activation elsewhere",
     "funnel": "its heads stand on different base models",
     "squeezebert": "its heads call the base model's own pooler",
@@ -143,15 +145,52 @@ def checked_tokenizer(tokenizer: Any, name: str) -> Any:
     return tokenizer
 
 
+def match_types(tokenizer: Any, config: Any) -> None:
+    """Let the tokenizer give no token types where the encoder lacks a vector for one of them (RoBERTa knows a single type):
+    then all are 0, in training as in everything that reads the saved tokenizer.
+
+    Args:
+        config: the encoder's; one without types (`type_vocab_size` 0 or none) ignores them.
+    """
+    known = getattr(config, "type_vocab_size", None)
+    if not known or "token_type_ids" not in tokenizer.model_input_names:
+        return
+    given = [*tokenizer("a", "a", return_token_type_ids=True)["token_type_ids"], tokenizer.pad_token_type_id]
+    if max(given) >= known:
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # or it would not be saved
+        logger.info("encoder: no token types (it knows %d, the tokenizer gives %d)", known, max(given) + 1)
+
+
+def positions_of(config: Any) -> int:
+    """Most tokens that the encoder has positions for; 512 where it does not say.
+
+    RoBERTa and its relatives begin to count after the id of padding, which their table of positions is told.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    if not isinstance(config, PreTrainedConfig):
+        return positions
+    try:
+        with torch.device("meta"):
+            skeleton = AutoModel.from_config(copy.deepcopy(config))
+    # Whatever is wrong with a configuration is said where the model is loaded.
+    except Exception as error:  # noqa: BLE001
+        logger.debug("positions: %s: %s", type(error).__name__, error)
+        return positions
+    for name, module in skeleton.named_modules():
+        first = getattr(module, "padding_idx", None)
+        if name.split(".")[-1] == "position_embeddings" and first is not None:
+            positions = min(positions, len(module.weight) - int(first) - 1)
+    return positions
+
+
 def longest_row(config: Any, tokenizer: Any, wanted: int | None) -> int:
     """Most tokens a row: what the recipe asks for, else what encoder and tokenizer allow, 512 at most.
 
     Raises:
         UserError: more than the encoder has positions for.
     """
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "data2vec-text"):
-        positions -= 2  # their position ids begin after the padding id
+    positions = positions_of(config)
     limit = min(positions, tokenizer.model_max_length)
     if wanted is not None and wanted > positions:
         raise fault(f"found {wanted}", key="encoder.max_length", allowed=f"at most {positions} for this encoder")

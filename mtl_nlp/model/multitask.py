@@ -185,6 +185,9 @@ class MultiTaskModel(PreTrainedModel):
         Args:
             dropout: replaces torch's generator in every plain dropout layer and in attention; None leaves them alone.
             padding_free: False where the encoder has to attend by a function of the user's choice.
+
+        Raises:
+            UserError: the encoder cannot encode a small batch.
         """
         self.padding_free = padding_free_path(self.encoder, dropout) if padding_free else None
         if self.conditioning is not None and self.padding_free is not None:

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import layout_of, packed_attention
+from .attention import Layout, layout_of, packed_attention
 from .dropout import MaskSource
+from .trial import in_eval, tried, warn_of_neighbours
 
 logger = logging.getLogger("mtl_nlp")
 
 TOLERANCE = 1e-5
-PROBE_LENGTHS = (7, 3, 12, 1)
 
 
 class PaddingFree:
@@ -32,10 +32,14 @@ class PaddingFree:
         encoder: the base model.
         first: the position id of a row's first token (RoBERTa's begin after the padding id).
         source: draws the masks of attention dropout; torch's generator where None.
+        uncounted: an id that gets the position before the first wherever it stands and is not counted for those behind it
+            (RoBERTa's padding id, which a text can hold too).
     """
 
-    def __init__(self, encoder: nn.Module, first: int = 0, source: MaskSource | None = None) -> None:
-        self.encoder, self.first, self.source = encoder, first, source
+    def __init__(
+        self, encoder: nn.Module, first: int = 0, source: MaskSource | None = None, uncounted: int | None = None
+    ) -> None:
+        self.encoder, self.first, self.source, self.uncounted = encoder, first, source, uncounted
         # The layers read from the shared configuration which attention to use, so two threads take turns.
         self._turn = threading.Lock()
         self._types = "token_type_ids" in inspect.signature(encoder.forward).parameters
@@ -57,7 +61,7 @@ class PaddingFree:
         layout = layout_of(mask, self.source, tokens)
         flat: dict[str, Any] = {
             "input_ids": input_ids.reshape(-1)[layout.places][None],
-            "position_ids": layout.positions + self.first
+            "position_ids": self._positions(input_ids, mask, layout)
             if positions is None
             else positions.reshape(-1)[layout.places][None],
         }
@@ -69,28 +73,47 @@ class PaddingFree:
         padded = hidden.new_zeros(input_ids.numel(), hidden.shape[-1])
         return padded.index_copy(0, layout.places, hidden).view(*input_ids.shape, -1)
 
+    def _positions(self, input_ids: Tensor, mask: Tensor, layout: Layout) -> Tensor:
+        """[1, N] position ids."""
+        if self.uncounted is None:
+            return layout.positions + self.first
+        counted = (input_ids != self.uncounted).long() * mask
+        within = counted.cumsum(1) * counted + self.first - 1  # [B, T]
+        return within.reshape(-1)[layout.places][None]
+
 
 def padding_free_path(encoder: nn.Module, source: MaskSource | None = None) -> PaddingFree | None:
     """The encoder's padding-free path, if its outputs are those of the padded path; None, with the reason in the log, if not.
 
-    Equal means within 1e-5 (float32) on a small batch of rows of different lengths, longer than any sliding window.
+    Equal means within 1e-5 (float32) on a small batch of rows of different lengths, longer than any sliding window, one of them
+    with the padding id among its real tokens. An encoder that keeps the padding is also looked at with its rows alone (`trial`).
+
+    Raises:
+        UserError: it cannot encode a small batch.
     """
+    with in_eval(encoder):
+        ids, mask, padded = tried(encoder)
+        path = _equal_path(encoder, source, ids, mask, padded)
+        if path is None:
+            warn_of_neighbours(encoder, ids, mask, padded)
+    return path
+
+
+def _equal_path(
+    encoder: nn.Module, source: MaskSource | None, ids: Tensor, mask: Tensor, padded: Tensor
+) -> PaddingFree | None:
     name = type(encoder).__name__
     if "position_ids" not in inspect.signature(encoder.forward).parameters:
         logger.info("encoder: padded path (%s takes no positions)", name)
         return None
-    training = encoder.training
-    encoder.eval()
-    try:
-        gap = float("inf")
-        for first in first_positions(encoder):
-            path = PaddingFree(encoder, first, source)
-            gap = min(gap, _largest_gap(path))
+    gap = float("inf")
+    for first in first_positions(encoder):
+        for uncounted in (None,) if first == 0 else (first - 1, None):
+            path = PaddingFree(encoder, first, source, uncounted)
+            gap = min(gap, _largest_gap(path, ids, mask, padded))
             if gap <= TOLERANCE:
                 logger.debug("encoder: padding-free path (outputs differ by %.1e)", gap)
                 return path
-    finally:
-        encoder.train(training)
     logger.info("encoder: padded path (without padding the outputs of %s differ by %.1e)", name, gap)
     return None
 
@@ -101,32 +124,13 @@ def first_positions(encoder: Any) -> list[int]:
     return [0] if padding is None else [0, int(padding) + 1]
 
 
-def probe(encoder: Any) -> tuple[Tensor, Tensor]:
-    """Ids and mask, [B, T], of rows that reach beyond a sliding window where there is one."""
-    config = encoder.config
-    window = getattr(config, "sliding_window", None) or 0
-    most = getattr(config, "max_position_embeddings", None) or 512
-    lengths = torch.tensor([*PROBE_LENGTHS, min(3 * window + 2, most - 2)] if window else PROBE_LENGTHS)
-    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, config.vocab_size, mask.shape, generator=generator)
-    padding = getattr(config, "pad_token_id", None) or 0
-    other = 1 if padding == 0 else 0
-    ids = torch.where(ids == padding, torch.full_like(ids, other), ids)
-    device = next(encoder.parameters()).device
-    return torch.where(mask.bool(), ids, torch.full_like(ids, padding)).to(device), mask.to(device)
-
-
-def _largest_gap(path: PaddingFree) -> float:
-    encoder: Any = path.encoder
-    ids, mask = probe(encoder)
-    with torch.no_grad():
-        padded = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        try:
+def _largest_gap(path: PaddingFree, ids: Tensor, mask: Tensor, padded: Tensor) -> float:
+    try:
+        with torch.no_grad():
             packed = path(ids, mask)
-        # Whatever an architecture raises on an unusual sequence, it only means that it cannot take this path.
-        except Exception as error:  # noqa: BLE001
-            logger.debug("padding-free path: %s: %s", type(error).__name__, error)
-            return float("inf")
+    # Whatever an architecture raises on an unusual sequence, it only means that it cannot take this path.
+    except Exception as error:  # noqa: BLE001
+        logger.debug("padding-free path: %s: %s", type(error).__name__, error)
+        return float("inf")
     difference = (padded - packed).float().abs()[mask.bool()]
     return float(difference.max()) if bool(difference.isfinite().all()) else float("inf")

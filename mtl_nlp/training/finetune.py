@@ -22,6 +22,7 @@ from ..hub.environment import history
 from ..hub.location import repository
 from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
+from ..model.trial import check_encoder
 from ..recipe import Recipe, load_recipe, make_recipe
 from ..schema import Source
 from . import lora
@@ -256,14 +257,21 @@ def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSou
 
     A layer that is computed a second time in the backward pass, or compiled, would draw other masks than in the forward pass; a
     sharded one gathers its parameters when it is called, which a path of our own does not do.
+
+    Raises:
+        UserError: the encoder cannot encode a small batch.
     """
+    again = arguments.gradient_checkpointing or arguments.torch_compile or arguments.fsdp
+    attention = recipe.encoder_spec.attention
+    packed = recipe.performance != "plain" and not again and attention == "auto"
+    if not packed and attention in ("auto", "eager", "sdpa"):  # others may not take float32
+        check_encoder(model.encoder)
     if recipe.performance == "plain":
         return None
     keep_freed_memory()
-    again = arguments.gradient_checkpointing or arguments.torch_compile or arguments.fsdp
     dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
     if not again:
-        model.use_fast_paths(dropout, padding_free=recipe.encoder_spec.attention == "auto")
+        model.use_fast_paths(dropout, padding_free=packed)
     if arguments.device.type == "cpu" and arguments.world_size == 1:
         give_sparse_gradient(model) if takes_task_gradients(recipe) else keep_row_gradient(model)
     return dropout

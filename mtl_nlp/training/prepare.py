@@ -21,7 +21,7 @@ from ..data.windows import RowEncoder
 from ..errors import Faults, FaultyInput, listed
 from ..metrics import METRICS, metrics_for
 from ..metrics.table import ALIASES, did_you_mean, metric_info
-from ..model.encoder import load_config, load_tokenizer, longest_row
+from ..model.encoder import load_config, load_tokenizer, longest_row, match_types
 from ..recipe import Recipe
 from ..task import SPLITS, Task
 from .arguments import check_best_metric, check_training
@@ -175,6 +175,8 @@ def prepare(
     if tokenizer is None:
         given = any(corpus.reads == "tokens" for corpus in corpora)
         tokenizer = load_tokenizer(recipe.encoder_spec, recipe.base, given_words=given)
+    if config is not None:
+        match_types(tokenizer, config)
     spec = recipe.encoder_spec
     max_length = longest_row(config, tokenizer, spec.max_length) if config is not None else spec.max_length or 512
     encoded: dict[str, dict[str, EncodedSplit]] = {split: {} for split in SPLITS}

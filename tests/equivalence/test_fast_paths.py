@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import binomtest, chisquare
 from torch import nn
-from transformers import AutoModel, BertConfig, ModernBertConfig
+from transformers import AutoModel, BertConfig, EsmConfig, ModernBertConfig
 
 from mtl_nlp.model import attention
 from mtl_nlp.model.attention import layout_of
@@ -57,6 +57,39 @@ def test_without_padding_outputs_and_gradients_are_those_of_the_padded_path(name
     for one, other in zip(*grads, strict=True):
         assert (one is None) == (other is None)
         assert one is None or float((one - other).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("name", [name for name in configs() if name not in PADDED])
+def test_a_text_may_hold_the_padding_token(name: str, padding: int) -> None:
+    """RoBERTa and its relatives do not count it, and give it the position of padding."""
+    config = configs()[name]
+    config.pad_token_id = padding
+    encoder = encoder_of(config)
+    path = padding_free_path(encoder)
+    assert path is not None
+    assert path.uncounted == (padding if "roberta" in name or name == "camembert" else None)
+    ids, mask = batch_of([5, 17, 2, 1, 30, 9], width=34)
+    ids = torch.where(mask.bool(), ids, padding)
+    for row, place in ((0, 2), (1, 5), (1, 6), (1, 16), (2, 1), (3, 0), (4, 0), (4, 11)):
+        ids[row, place] = padding
+    padded = encoder(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
+    assert float((padded - path(ids, mask)).detach().abs().max()) <= 1e-5
+
+
+def test_an_encoder_that_counts_the_masks_of_a_row_keeps_the_padding() -> None:
+    """ESM scales a row by its share of masks, which in one sequence would be that of all rows."""
+    size = {
+        "vocab_size": 99,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    for counts in (True, False):
+        config = EsmConfig(**size, **off, pad_token_id=1, mask_token_id=4, token_dropout=counts)
+        assert (padding_free_path(encoder_of(config)) is None) is counts
 
 
 def test_a_sliding_window_is_kept_inside_a_row() -> None:

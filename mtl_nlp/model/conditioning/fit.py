@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ...conditioning import Conditioning as Settings
 from ...conditioning import ConditioningRecord
 from ...errors import fault, listed
-from ..padding_free import TOLERANCE, PaddingFree, first_positions, probe
+from ..padding_free import TOLERANCE, PaddingFree, first_positions
+from ..trial import in_eval, probe
 from .conditions import Conditioning, Encoded
 from .sites import KEY, embeddings_of, is_linear, is_norm, unfit
 
@@ -36,7 +37,7 @@ def condition(model: Any, settings: Settings) -> None:
     record = _record(encoder, settings)
     model.config.conditioning = record.model_dump()
     model.conditioning = Conditioning(record, encoder, [task.name for task in model.tasks])
-    with _in_eval(encoder), _disturbed(model.conditioning, encoder) as trial:
+    with in_eval(encoder), _disturbed(model.conditioning, encoder) as trial:
         gap = _mixed_gap(trial, partial(run_padded, encoder))
     if not gap <= TOLERANCE:
         raise unfit(encoder, f"two tasks in one batch get other outputs than alone (by {gap:.1e})", "another kind")
@@ -45,7 +46,7 @@ def condition(model: Any, settings: Settings) -> None:
 def agrees_without_padding(conditioning: Conditioning, path: PaddingFree) -> bool:
     """Whether conditions act on the padding-free path as on the padded one; the reason is logged where they do not."""
     encoder: Any = path.encoder
-    with _in_eval(encoder), _disturbed(conditioning, encoder) as trial:
+    with in_eval(encoder), _disturbed(conditioning, encoder) as trial:
         try:
             gap = _two_ways_gap(trial, partial(run_padded, encoder), path)
         # Whatever an architecture raises, it only means that it cannot take this path.
@@ -141,7 +142,7 @@ def _seen(encoder: Any, names: Sequence[str], *, ids: bool = False) -> list[str]
 
     handles = [modules[name].register_forward_pre_hook(partial(note, name)) for name in names]
     try:
-        with _in_eval(encoder), torch.no_grad():
+        with in_eval(encoder), torch.no_grad():
             run_padded(encoder, batch, mask, None, None)
     finally:
         for handle in handles:
@@ -159,7 +160,7 @@ def _first_position(encoder: Any) -> int:
         raise unfit(encoder, "it takes no positions, so a task token would move the others", "vector")
     ids, mask = _batch(encoder)
     gap = float("inf")
-    with _in_eval(encoder), torch.no_grad():
+    with in_eval(encoder), torch.no_grad():
         own = run_padded(encoder, ids, mask, None, None)
         for first in first_positions(encoder):
             given = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) + first
@@ -168,16 +169,6 @@ def _first_position(encoder: Any) -> int:
             if gap <= TOLERANCE:
                 return first
     raise unfit(encoder, f"with positions that are given its outputs differ by {gap:.1e}", "vector")
-
-
-@contextmanager
-def _in_eval(encoder: nn.Module) -> Iterator[None]:
-    training = encoder.training
-    encoder.eval()
-    try:
-        yield
-    finally:
-        encoder.train(training)
 
 
 @contextmanager
