@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FaultyInput, UserError, fault, listed
 from .conll import ConllFile, read_conll
+from .json_text import escaped_surrogate, no_unicode
 from .streaming import stream_files
 
 if TYPE_CHECKING:
@@ -108,13 +109,13 @@ def read_files(paths: Sequence[Path], *, streaming: bool = False) -> tuple[Any, 
         raise fault(f"files of several formats: {listed(sorted(kinds))}", where=str(paths[0].parent), allowed="one")
     kind = kinds.pop()
     for path in paths:
-        _check_readable(path, whole=not streaming or kind == "conll")
+        _check_readable(path, kind, whole=not streaming or kind == "conll")
     if kind == "conll":
         return _conll_dataset(paths)
     return _load(kind, paths, streaming), Origin(list(paths), kind)
 
 
-def _check_readable(path: Path, *, whole: bool) -> None:
+def _check_readable(path: Path, kind: str, *, whole: bool) -> None:
     if not path.is_file():
         raise fault("file not found", where=str(path), cure="check data.source, data.splits and --data-root")
     if path.stat().st_size == 0:
@@ -129,6 +130,10 @@ def _check_readable(path: Path, *, whole: bool) -> None:
                 byte = f"{line[error.start]:#04x}"
                 cure = "save the file as UTF-8, for example: iconv -f latin1 -t utf-8"
                 raise fault(f"byte {byte} is not UTF-8", where=f"{path}:{number}", cure=cure) from None
+            # `datasets` refuses half a surrogate pair without its line, or drops it where the file is one array.
+            unreadable = escaped_surrogate(line, f"{path}:{number}") if kind == "json" else None
+            if unreadable is not None:
+                raise unreadable
 
 
 def _conll_dataset(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
@@ -168,14 +173,17 @@ def _diagnosis(kind: str, paths: Sequence[Path], error: Exception) -> UserError:
         cause = cause.__cause__
     if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, FileNotFoundError):
         return UserError(f"{paths[0]}: cannot be read: {cause.strerror}; free some disk space or set HF_HOME elsewhere")
-    if kind == "json":
-        for path in paths:
-            found = _first_bad_json(path)
-            if found is not None:
-                return found
+    found = bad_json(paths) if kind == "json" else None
+    if found is not None:
+        return found
     text = str(cause).strip().splitlines()
     reason = text[0] if text else type(cause).__name__
     return fault(f"not a readable {kind} file: {reason}", where=str(paths[0]))
+
+
+def bad_json(paths: Sequence[Path]) -> FaultyInput | None:
+    """The fault of the first line that is no object or that holds half a surrogate pair; None if there is none."""
+    return next((found for path in paths if (found := _first_bad_json(path)) is not None), None)
 
 
 def _first_bad_json(path: Path) -> FaultyInput | None:
@@ -194,6 +202,9 @@ def _first_bad_json(path: Path) -> FaultyInput | None:
                 )
             if not isinstance(record, dict):
                 return fault(f"found a {type(record).__name__}", where=where, allowed="one object a line")
+            unreadable = escaped_surrogate(line.encode("utf-8"), where)
+            if unreadable is not None:
+                return unreadable
     return None
 
 
@@ -232,11 +243,20 @@ def read_memory(data: Any, name: str) -> tuple[Dataset, Origin]:
             return Dataset.from_list(filled, on_mixed_types="use_json"), origin
         if type(data).__name__ == "DataFrame":
             return Dataset.from_pandas(data, preserve_index=False), origin
+    except UnicodeEncodeError as error:
+        raise _unreadable_row(data, name) from error
     except (TypeError, ValueError) as error:
         raise fault(f"a column holds values of several types: {_first_line(error)}", where=name) from error
     raise UserError(
         f"{name}: data is a {type(data).__name__}; allowed: a datasets.Dataset, a DataFrame, a list of dicts"
     )
+
+
+def _unreadable_row(data: Any, name: str) -> FaultyInput:
+    """The first row in memory with half a surrogate pair."""
+    rows = data if isinstance(data, Sequence) else data.to_dict("records")
+    found = (no_unicode(row, f"{name}, row {number}") for number, row in enumerate(rows, 1))
+    return next((one for one in found if one is not None), fault("not valid Unicode (a lone surrogate)", where=name))
 
 
 @dataclass(frozen=True)

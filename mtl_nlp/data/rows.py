@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Faults, fault, listed
+from ..errors import Faults, FaultyInput, fault, listed
 from ..kinds import HeadKind
 from ..task import Columns, Task, column_faults
 from .annotations import AnnotationReader, bracketed_words
 from .candidates import gathered
 from .places import Place
-from .readers import Origin, mixed_types, read_files, read_hub, read_memory
+from .readers import Origin, bad_json, mixed_types, read_files, read_hub, read_memory
 from .streaming import first_rows
 
 if TYPE_CHECKING:
@@ -91,7 +91,12 @@ def read_rows(place: Place, split: str, tasks: Sequence[Task], objects: Mapping[
 
 def _raw(place: Place, split: str, task: Task, objects: Mapping[str, Any]) -> tuple[Dataset | None, Origin]:
     data, origin = _whole(place, split, task, objects)
-    return None if data is None else first_rows(data, task.data.rows, task.place_of("data", "streaming")), origin
+    try:
+        rows = None if data is None else first_rows(data, task.data.rows, task.place_of("data", "streaming"))
+    except FaultyInput as error:
+        # A stream breaks off without naming the line.
+        raise (bad_json(origin.files) if origin.format == "json" else None) or error from error
+    return rows, origin
 
 
 def _whole(place: Place, split: str, task: Task, objects: Mapping[str, Any]) -> tuple[Any, Origin]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..data.conll import COMMENT, column_names
+from ..data.json_text import no_unicode, strict_json
 from ..errors import fault, listed
 from .inputs import Item, as_item
 
@@ -99,13 +100,17 @@ def _read_jsonl(lines: Iterable[Line], name: str) -> Iterator[Item]:
             continue
         where = f"{name}:{number}"
         try:
-            row = json.loads(line)
+            row = strict_json(line)
         except ValueError as error:
             reason = getattr(error, "msg", str(error))
             column = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
             raise fault(f"not valid JSON: {reason}{column}", where=where, allowed="one object a line") from None
         except RecursionError:
             raise fault("not readable JSON: nested too deeply", where=where, allowed="one object a line") from None
+        # A line without escapes was decoded from UTF-8, which has no surrogates.
+        unreadable = no_unicode(row, where) if "\\u" in line else None
+        if unreadable is not None:
+            raise unreadable
         yield as_item(row, where)
 
 

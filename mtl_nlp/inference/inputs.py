@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.annotations import bracketed_words
+from ..data.json_text import no_unicode
 from ..errors import fault, listed
 from ..task import Task
 
@@ -313,9 +314,12 @@ def as_text(value: Any, name: str, where: str) -> str:
     """A field's value as a text; a missing one is empty.
 
     Raises:
-        FaultyInput: a list or a mapping.
+        FaultyInput: a list or a mapping, or a text with half a surrogate pair, which no tokenizer reads.
     """
     if isinstance(value, str):
+        unreadable = no_unicode(value, where, name)
+        if unreadable is not None:
+            raise unreadable
         return value
     if _is_missing(value):
         return ""

@@ -240,6 +240,12 @@ def test_empty_input_is_a_note(run: Run, tmp_path: Path, kind: str) -> None:
     [
         ("jsonl", b'{"text": "a"}\n{"text": \n', ":2: not valid JSON"),
         ("jsonl", b'{"text": "a"}\n\n3\n', ":3: found a int"),
+        (
+            "jsonl",
+            b'{"text": "a"}\n{"text": "b \\ud800"}\n',
+            ":2: text: not valid Unicode (a lone surrogate at character 3)",
+        ),
+        ("jsonl", b'{"text": "a"}\n{"text": NaN}\n', ":2: not valid JSON: NaN is no JSON value"),
         ("jsonl", b'{"text": "a"}\n{"id": 1}\n', ":2: sent: no field text or tokens; the row has id"),
         ("json", b'[\n{"text": "a"}\n]', ":1: not valid JSON"),
         ("txt", b"a\n\xe9\n", ":2: byte 0xe9 is not UTF-8 (save the file as UTF-8"),

@@ -464,6 +464,8 @@ def test_tasks_are_answered_in_the_order_asked(predictor: Predictor) -> None:
         ([{"text": ["a"]}], ["sent"], r"row 1: text: found a list → a text \(words go into `tokens`\)"),
         ([{"tokens": 3}], ["ner"], r"row 1: tokens: found a int → a list of words"),
         ([3], None, r"row 1: found a int"),
+        (["a", "bad \ud800 x"], None, r"^row 2: text: not valid Unicode \(a lone surrogate at character 5\)$"),
+        ([["a", "\udc00"]], ["ner"], r"^row 1: tokens: not valid Unicode \(a lone surrogate at character 1\)$"),
     ],
 )
 def test_faults_name_row_and_field(predictor: Predictor, rows: list[Any], tasks: Any, told: str) -> None:
