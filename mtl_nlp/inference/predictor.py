@@ -26,7 +26,7 @@ from ..model.multitask import MultiTaskModel
 from ..task import Task
 from .answers import answer
 from .flow import Settings, Tally, autocast, checked_splitter, device_of, fed_rows, parts_of, windows
-from .inputs import PREDICTIONS, Item, Piece
+from .inputs import PREDICTIONS, Piece
 from .knowledge import Entry, Knowledge, KnowledgeBase, read_knowledge
 from .onnx import OnnxModel, one_torch_thread
 from .passes import EncodedPiece, Passes, encode_pieces, passes
@@ -198,7 +198,8 @@ class Predictor:
         Args:
             texts: rows; each a raw text, a list of words (offsets are then those of the words joined by single spaces, and
                 token tasks add `tags`, one a word), or a mapping with fields called as in the tasks' `columns` or by role
-                (`text`, `tokens`, `pair`, `question`, `context`, `choices`). One text or mapping is taken for one row.
+                (`text`, `tokens`, `pair`, `question`, `context`, `choices`). One text or mapping is taken for one row; a pandas
+                DataFrame gives its rows, without its index.
             tasks: names; by default every task that the row can feed.
             batch_size: most sequences (texts, windows, choices) a pass.
             scores: add every label's score; `top` adds the highest ones only.
@@ -207,8 +208,7 @@ class Predictor:
         Raises:
             UserError: an unknown task, or a row that does not feed the named tasks (or none at all).
         """
-        rows = [texts] if isinstance(texts, str | Mapping | Item) else texts
-        return list(self.stream(rows, tasks, batch_size, scores=scores, top=top, words=words))
+        return list(self.stream(texts, tasks, batch_size, scores=scores, top=top, words=words))
 
     def stream(
         self,

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 import pytest
 import torch
 
 from mtl_nlp.errors import UserError
 from mtl_nlp.hub.checkpoint import write_checksums
 from mtl_nlp.inference import Predictor
+from mtl_nlp.inference.inputs import FRAME_PART, rows_of
 from mtl_nlp.inference.predictor import Tally
 from mtl_nlp.metrics import compute
 from tests.tiny_checkpoint import CONTEXT, DATA, build_checkpoint
@@ -346,6 +349,36 @@ def test_nothing_in_nothing_out(predictor: Predictor) -> None:
 def test_one_text_or_mapping_is_one_row(predictor: Predictor) -> None:
     assert predictor("anna") == predictor(["anna"])
     assert predictor({"text": "anna"}) == predictor(["anna"])
+
+
+def test_a_frame_gives_its_rows(predictor: Predictor) -> None:
+    frame = pandas.DataFrame({"text": ["anna is in paris", None], "id": [7, 8], "n": [0.5, float("nan")]}, index=[3, 3])
+    frame["tags"] = [numpy.array(["a", "b"]), []]
+    rows = [
+        {"text": "anna is in paris", "id": 7, "n": 0.5, "tags": ["a", "b"]},
+        {"text": None, "id": 8, "n": None, "tags": []},
+    ]
+    wanted = predictor(rows, ["sent"])
+    assert predictor(frame, ["sent"]) == wanted
+    assert list(predictor.stream(frame, ["sent"])) == wanted
+    assert predictor.decoded(frame, ["sent"]) == predictor.decoded(rows, ["sent"])
+    assert [type(row["id"]) for row in predictor(frame, ["sent"])] == [int, int]
+    json.dumps(predictor(frame, ["sent"]), allow_nan=False)
+
+
+def test_a_frame_larger_than_a_part_keeps_its_order() -> None:
+    frame = pandas.DataFrame({"text": [f"text {i}" for i in range(2 * FRAME_PART + 1)]})
+    assert [row["text"] for row in rows_of(frame)] == list(frame["text"])
+
+
+def test_a_frame_with_two_columns_of_one_name_is_a_fault(predictor: Predictor) -> None:
+    frame = pandas.DataFrame([["a", "b"]], columns=["text", "text"])
+    with pytest.raises(UserError, match="^DataFrame: column text stands more than once → columns of distinct names$"):
+        predictor(frame)
+
+
+def test_one_text_is_one_row_of_a_stream(predictor: Predictor) -> None:
+    assert list(predictor.stream("anna", ["sent"])) == predictor(["anna"], ["sent"])
 
 
 def test_calls_are_deterministic_and_leave_no_gradient(predictor: Predictor) -> None:
