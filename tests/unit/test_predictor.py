@@ -373,7 +373,7 @@ def test_a_frame_larger_than_a_part_keeps_its_order() -> None:
 
 def test_a_frame_with_two_columns_of_one_name_is_a_fault(predictor: Predictor) -> None:
     frame = pandas.DataFrame([["a", "b"]], columns=["text", "text"])
-    with pytest.raises(UserError, match="^DataFrame: column text stands more than once → columns of distinct names$"):
+    with pytest.raises(UserError, match=r"^DataFrame: column text stands more than once → columns of distinct names$"):
         predictor(frame)
 
 
