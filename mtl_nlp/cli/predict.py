@@ -37,7 +37,7 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="Write here, once everything is done, in place of stdout.")
     ] = None,
-    format: Annotated[str, typer.Option(help="auto, text, jsonl, json, csv, tsv or conll.")] = "auto",
+    format: Annotated[str, typer.Option(help="auto, text, jsonl, json, csv, tsv, conll or conllu.")] = "auto",
     output_format: Annotated[
         str | None, typer.Option(help="jsonl, csv, tsv or conll; by OUTPUT's ending, else jsonl.")
     ] = None,
@@ -67,9 +67,7 @@ def predict(
     write = writer(kind_out)
     target = _checked_output(output)
     with _opened(file, text) as (stream, name, is_pipe):
-        rows = (
-            _texts(text) if text is not None else read_items(stream, name, format, _teller(is_pipe or name == "stdin"))
-        )
+        rows = _texts(text) if text is not None else read_items(stream, name, format, _teller())
         from ..inference.predictor import LOOKAHEAD, Predictor, Tally
 
         quieten_loading()
@@ -139,11 +137,9 @@ def _own_device(device: str | None, ranks: int, processes: int) -> str | None:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}" if count else None
 
 
-def _teller(unnamed: bool) -> Callable[[str], None] | None:
-    """What says on stderr how an input without an ending is read: nothing else shows it. Of several processes the first speaks."""
-    if not unnamed or int(os.environ.get("RANK", "0")):
-        return None
-    return lambda told: typer.echo(told, err=True)
+def _teller() -> Callable[[str], None] | None:
+    """What tells on stderr how the input is read; of several processes the first speaks."""
+    return None if int(os.environ.get("RANK", "0")) else lambda told: typer.echo(told, err=True)
 
 
 def _texts(texts: list[str]) -> Iterator[Any]:

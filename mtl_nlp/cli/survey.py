@@ -102,6 +102,7 @@ def _look(folder: Path) -> _Survey:
 
 def _draft(group: FileGroup, folder: Path, names: set[str]) -> CorpusDraft | str:
     """The tasks of one data set, or why there is none."""
+    from ..data.conll import told_of_no_words
     from ..data.guess import guess_table, read_sample
     from ..data.layout import no_table
 
@@ -113,6 +114,8 @@ def _draft(group: FileGroup, folder: Path, names: set[str]) -> CorpusDraft | str
     if table.problem:
         return table.problem
     rows, files, notes = {"train": sample.rows}, {"train": group.files["train"]}, list(table.notes)
+    if sample.no_words:
+        notes.append(f"{group.first.relative_to(folder).as_posix()}: {told_of_no_words(sample.no_words)}")
     faults = Faults()
     for split in [split for split in group.files if split != "train"]:
         paths = group.files[split]

@@ -44,6 +44,8 @@ class Origin:
         format: a value of `FORMATS`; `hub` or `memory` for rows without a file.
         name: shown when there is no file.
         conll: the parsed CoNLL files, which know each word's line.
+        skipped_lines: of CoNLL, lines of white space only.
+        no_words: of CoNLL-U, lines of multiword tokens and empty nodes, which are left out.
     """
 
     files: list[Path]
@@ -51,6 +53,7 @@ class Origin:
     name: str = ""
     conll: list[ConllFile] = field(default_factory=list)
     skipped_lines: int = 0
+    no_words: int = 0
 
     def where(self, row: int, word: int | None = None) -> str:
         """`file:line` of a row, of one of its words for CoNLL; `name, row N` where rows have no lines."""
@@ -141,11 +144,14 @@ def _conll_dataset(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
 
     files = [read_conll(path) for path in paths]
     widths = {len(file.columns) for file in files}
+    if len({tuple(file.columns) for file in files}) > 1 and len(widths) == 1:
+        raise fault("CoNLL-U beside other CoNLL", where=str(paths[0].parent), allowed="one form")
     if len(widths) > 1:
         raise fault(f"files of {listed(sorted(widths))} columns", where=str(paths[0].parent), allowed="the same number")
     columns = files[0].columns
     data = {name: [s[i] for f in files for s in f.sentences] for i, name in enumerate(columns)}
     origin = Origin(list(paths), "conll", conll=files, skipped_lines=sum(file.blank_lines_kept for file in files))
+    origin.no_words = sum(file.no_words for file in files)
     return Dataset.from_dict(data), origin
 
 

@@ -13,12 +13,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..data.conll import COMMENT, column_names
+from ..data.conll import COMMENT, CONLL_U, column_names, is_conll_u, is_numbered, is_word, no_number, told_of_no_words
 from ..data.json_text import no_unicode, refuse_constant, strict_json
 from ..errors import fault, listed
 from .inputs import Item, as_item
 
-FORMATS = ("text", "jsonl", "json", "csv", "tsv", "conll")
+FORMATS = ("text", "jsonl", "json", "csv", "tsv", "conll", "conllu")
 ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -26,7 +26,7 @@ ENDINGS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".conll": "conll",
-    ".conllu": "conll",
+    ".conllu": "conllu",
     ".bio": "conll",
     ".iob": "conll",
 }
@@ -35,16 +35,18 @@ LONGEST_FIELD = 2**31 - 1
 _SPACE = re.compile(r"\s*")
 
 Line = tuple[int, str]
+Tell = Callable[[str], None]
 
 
-def read_items(stream: BinaryIO, name: str, kind: str, tell: Callable[[str], None] | None = None) -> Iterator[Item]:
+def read_items(stream: BinaryIO, name: str, kind: str, tell: Tell | None = None) -> Iterator[Item]:
     """The rows of an input.
 
     Args:
         stream: bytes, read line by line.
         name: of the input, for messages; its ending decides where `kind` is `auto`, else its first line.
         kind: `auto` or one of `FORMATS`.
-        tell: is called with a sentence when the format was guessed from the first line.
+        tell: is called with what the user should know: the format, where neither `kind` nor an ending says it, and what is left
+            out of CoNLL-U.
 
     Raises:
         FaultyInput: an unknown format, or (while iterating) a malformed line or one that is not UTF-8.
@@ -60,16 +62,19 @@ def read_items(stream: BinaryIO, name: str, kind: str, tell: Callable[[str], Non
     return _items(_lines(stream, name), name, kind, tell)
 
 
-def _items(lines: Iterator[Line], name: str, kind: str, tell: Callable[[str], None] | None) -> Iterator[Item]:
+def _items(lines: Iterator[Line], name: str, kind: str, tell: Tell | None) -> Iterator[Item]:
     first = next(lines, None)
     if first is None:
         return
     if kind == "auto":
         kind = guess(first[1])
-        if tell is not None:
+        if tell is not None and not Path(name).suffix:
             others = ", ".join(other for other in FORMATS if other != kind)
             tell(f"{name}: read as {SHOWN[kind]}, by its first line; another format is said by --format ({others})")
-    yield from READERS[kind](chain([first], lines), name)
+    if kind in ("conll", "conllu"):
+        yield from _read_conll(chain([first], lines), name, f".{kind}", tell)
+    else:
+        yield from READERS[kind](chain([first], lines), name)
 
 
 def guess(line: str) -> str:
@@ -253,45 +258,59 @@ def _read_tsv(lines: Iterable[Line], name: str) -> Iterator[Item]:
     return _read_csv(lines, name, "\t")
 
 
-def _read_conll(lines: Iterable[Line], name: str) -> Iterator[Item]:
+def _read_conll(lines: Iterable[Line], name: str, ending: str, tell: Tell | None) -> Iterator[Item]:
     """Sentences as `tokens` and the other columns, by the rules of `mtl_nlp.data.conll`.
 
     The delimiter is a tab if the first word's line has one, else white space: a pipe cannot be searched for tabs first.
     """
     delimiter: str | None = None
-    width, begin = 0, 0
+    columns: list[str] = []
+    numbered, no_words, begin = False, 0, 0
     rows: list[list[str]] = []
     for number, ended in chain(lines, [(0, "\n")]):
         line = ended.removesuffix("\n").removesuffix("\r")
         if not line:
             if rows:
-                yield Item(_sentence(rows, width), f"{name}:{begin}")
+                yield Item(_sentence(rows, columns), f"{name}:{begin}")
             rows = []
-        elif _is_no_word(line, begun=bool(rows)):
+        elif _is_no_word(line, begun=bool(rows), numbered=numbered or (not columns and ending == ".conllu")):
             continue
         else:
-            if not width:
+            if not columns:
+                numbered = is_conll_u(ending, line)
                 delimiter = "\t" if "\t" in line else None
-            cells = line.split(delimiter)
-            width = width or len(cells)
-            if len(cells) != width:
-                few = "too few" if len(cells) < width else "too many"
-                found = f'{few} columns: {len(cells)} in "{line[:60]}"'
-                raise fault(found, where=f"{name}:{number}", allowed=f"{width} columns")
+                columns = list(CONLL_U) if numbered else column_names(len(line.split(delimiter)))
+            cells = _cells(line, delimiter, columns, f"{name}:{number}", numbered=numbered)
+            if numbered and not is_word(cells[0]):
+                no_words += 1
+                continue
             begin = begin if rows else number
             rows.append(cells)
+    if no_words and tell is not None:
+        tell(f"{name}: {told_of_no_words(no_words)}")
 
 
-def _is_no_word(line: str, *, begun: bool) -> bool:
-    """White space only, a document's mark, or a comment before a sentence's first word."""
+def _cells(line: str, delimiter: str | None, columns: list[str], where: str, *, numbered: bool) -> list[str]:
+    cells = line.split(delimiter)
+    if len(cells) != len(columns):
+        few = "too few" if len(cells) < len(columns) else "too many"
+        raise fault(f'{few} columns: {len(cells)} in "{line[:60]}"', where=where, allowed=f"{len(columns)} columns")
+    if numbered and not is_numbered(cells[0]):
+        raise fault(**no_number(cells[0]), where=where)
+    return cells
+
+
+def _is_no_word(line: str, *, begun: bool, numbered: bool) -> bool:
+    """White space only, a document's mark, or a comment: in CoNLL-U anywhere, else before a sentence's first word."""
+    if numbered and line.startswith("#"):
+        return True
     if "\t" not in line and (not line.strip() or (not begun and line.startswith(COMMENT))):
         return True
     return line.startswith("-DOCSTART-")
 
 
-def _sentence(rows: list[list[str]], width: int) -> dict[str, Any]:
-    columns = zip(*rows, strict=True)
-    return {column: list(values) for column, values in zip(column_names(width), columns, strict=True)}
+def _sentence(rows: list[list[str]], columns: list[str]) -> dict[str, Any]:
+    return {column: list(values) for column, values in zip(columns, zip(*rows, strict=True), strict=True)}
 
 
 READERS = {
@@ -300,5 +319,4 @@ READERS = {
     "json": _read_json,
     "csv": _read_csv,
     "tsv": _read_tsv,
-    "conll": _read_conll,
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..data.conll import CONLL_2003
+from ..data.conll import CONLL_2003, CONLL_U
 from ..errors import fault, listed
 from ..task import Task
 from .inputs import PREDICTIONS, given_words
@@ -138,7 +138,11 @@ def _breaks(cell: str) -> bool:
 
 def _is_column(prediction: Prediction, name: str, words: int) -> bool:
     """Whether a field is one of the other columns of CoNLL input (they have names that the reader gives)."""
-    called = name in (*CONLL_2003[1:], "labels") or name.startswith("column_")
+    called = name in (
+        *CONLL_2003[1:],
+        *(column for column in CONLL_U if column != "tokens"),
+        "labels",
+    ) or name.startswith("column_")
     return called and isinstance(prediction[name], list) and len(prediction[name]) == words
 
 

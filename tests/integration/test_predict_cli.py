@@ -296,7 +296,7 @@ def test_what_stands_before_a_malformed_line_is_answered(run: Run) -> None:
         (["--text", "a", "--output-format", "xml"], '--output-format: found "xml" → jsonl, csv, tsv, conll'),
         (["--text", "a", "--output", "/nowhere/x.jsonl"], "/nowhere: --output: no such folder"),
         (["--text", "a", "--device", "gpu"], 'device: "gpu" cannot be used'),
-        (["-", "--format", "xml"], '--format: found "xml" → auto, text, jsonl, json, csv, tsv, conll'),
+        (["-", "--format", "xml"], '--format: found "xml" → auto, text, jsonl, json, csv, tsv, conll, conllu'),
         (["absent.jsonl"], "absent.jsonl: file not found"),
         (["."], ".: is a folder"),
         (["in.txt", "--text", "a"], 'found "in.txt" and --text → one of them'),
@@ -356,7 +356,7 @@ def test_reading_goes_no_further_than_asked() -> None:
 
 def test_piped_conll_is_recognised(run: Run) -> None:
     done = run("--tasks", "ner", "--output-format", "conll", stdin=b"anna\tO\nis\tO\n\nin\tO\n")
-    others = "another format is said by --format (text, jsonl, json, csv, tsv)"
+    others = "another format is said by --format (text, jsonl, json, csv, tsv, conllu)"
     assert (done.code, done.err) == (0, f"stdin: read as CoNLL, by its first line; {others}\n")
     lines = [line.split("\t")[0] for line in done.out.splitlines()]
     assert lines == ["# columns: tokens labels ner", "anna", "is", "", "in", ""]
@@ -387,6 +387,49 @@ def test_a_format_that_is_said_is_not_told(run: Run) -> None:
 def test_lists_of_words_on_a_pipe_are_words(run: Run) -> None:
     done = run("-", "--tasks", "ner", stdin=b'["anna", "is"]\n["bob"]\n')
     assert [row["tokens"] for row in done.rows] == [["anna", "is"], ["bob"]]
+
+
+UD = b"""# sent_id = 1
+# text = anna is in paris.
+1\tanna\tAnna\tPROPN\t_\t_\t2\tnsubj\t_\t_
+2\tis\tbe\tAUX\t_\t_\t0\troot\t_\t_
+#comment
+3-4\tinparis\t_\t_\t_\t_\t_\t_\t_\t_
+3\tin\tin\tADP\t_\t_\t4\tcase\t_\t_
+4\tparis\tParis\tPROPN\t_\t_\t2\tobl\t_\t_
+4.1\twas\tbe\tAUX\t_\t_\t_\t_\t_\t_
+
+1\t#\t#\tSYM\t_\t_\t0\troot\t_\t_
+"""
+
+
+def test_conll_u_gives_forms_as_words(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conllu").write_bytes(UD)
+    done = run(tmp_path / "in.conllu", "--tasks", "ner")
+    assert done.err == f"{tmp_path}/in.conllu: 2 lines of multiword tokens (3-4) and empty nodes (5.1) are left out\n"
+    assert [row["tokens"] for row in done.rows] == [["anna", "is", "in", "paris"], ["#"]]
+    assert [row["upos"] for row in done.rows] == [["PROPN", "AUX", "ADP", "PROPN"], ["SYM"]]
+    assert run("-", "--tasks", "ner", "--format", "conllu", stdin=UD).rows == done.rows
+
+
+def test_conll_u_keeps_its_columns_as_conll(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conllu").write_bytes(UD)
+    done = run(tmp_path / "in.conllu", "--tasks", "ner", "--output", tmp_path / "out.conll")
+    assert done.code == 0, done.err
+    first, second = (tmp_path / "out.conll").read_text().splitlines()[:2]
+    assert first == "# columns: tokens id lemma upos xpos feats head deprel deps misc ner"
+    assert second.split("\t")[:4] == ["anna", "1", "Anna", "PROPN"]
+
+
+def test_a_line_of_conll_u_without_a_number_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conllu").write_bytes(UD.replace(b"2\tis", b"x\tis"))
+    done = run(tmp_path / "in.conllu", "--tasks", "ner")
+    assert f'error: {tmp_path}/in.conllu:4: column 1: found "x" → a word\'s number, as 3, 3-4 or 5.1' in done.err
+
+
+def test_a_conllu_file_of_two_columns_is_conll(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conllu").write_bytes(b"anna\tO\nis\tO\n")
+    assert [row["tokens"] for row in run(tmp_path / "in.conllu", "--tasks", "ner").rows] == [["anna", "is"]]
 
 
 # JSON arrays
@@ -447,7 +490,8 @@ def test_a_slow_pipe_is_answered_batch_by_batch(checkpoint: str) -> None:
     process.stdin.write(b"text 4\n")
     out, err = process.communicate(timeout=60)
     assert [json.loads(line)["text"] for line in out.decode().splitlines()] == ["text 4"]
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err.count(b"\n")) == (0, 1), err
+    assert err.startswith(b"stdin: read as plain text, one text a line, by its first line")
 
 
 def test_piped_jsonl_is_recognised_and_written_as_utf_8(checkpoint: str) -> None:
