@@ -33,6 +33,7 @@ FORMATS = {
     ".iob": "conll",
     ".txt": "conll",
 }
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 @dataclass
@@ -80,8 +81,8 @@ def _record_lines(path: Path, kind: str) -> Iterator[int]:
         if kind == "json":
             yield from (number for number, line in enumerate(handle, 1) if line.strip())
             return
-        rows = csv.reader(handle, delimiter="\t" if kind == "tsv" else ",")
-        next(rows, None)
+        rows = csv.reader(handle, delimiter=DELIMITERS[kind])
+        next((row for row in rows if row), None)  # the header, below blank lines
         before = rows.line_num
         for row in rows:
             if row:
@@ -113,6 +114,8 @@ def read_files(paths: Sequence[Path], *, streaming: bool = False) -> tuple[Any, 
     kind = kinds.pop()
     for path in paths:
         _check_readable(path, kind, whole=not streaming or kind == "conll")
+        if kind in ("csv", "tsv"):
+            _check_header(path, kind)
     if kind == "conll":
         return _conll_dataset(paths)
     return _load(kind, paths, streaming), Origin(list(paths), kind)
@@ -139,6 +142,26 @@ def _check_readable(path: Path, kind: str, *, whole: bool) -> None:
                 raise unreadable
 
 
+def doubled(columns: Sequence[str]) -> str:
+    """What is found where a header has a name twice, white space at its ends aside; empty if it has not."""
+    names = [column.strip() for column in columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return f"column {listed(name or 'without a name' for name in twice)} stands more than once" if twice else ""
+
+
+def _check_header(path: Path, kind: str) -> None:
+    """Refuse two columns of one name: `datasets` would rename the second; columns without a name are its own affair."""
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        rows = csv.reader(handle, delimiter=DELIMITERS[kind])
+        try:
+            header = next((row for row in rows if row), [])
+        except (csv.Error, UnicodeDecodeError):
+            return  # told by who reads it
+        found = doubled([name for name in header if name.strip()])
+        if found:
+            raise fault(found, where=f"{path}:{rows.line_num}", allowed="a header of distinct names")
+
+
 def _conll_dataset(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
     from datasets import Dataset
 
@@ -163,7 +186,7 @@ def _load(kind: str, paths: Sequence[Path], streaming: bool) -> Any:
     if kind in ("csv", "tsv"):
         # Only an empty field is a missing value; pandas would also take the words "NA", "null" and "None".
         loader, options = "csv", {"keep_default_na": False, "na_values": [""]}
-        options["delimiter"] = "\t" if kind == "tsv" else ","
+        options["delimiter"] = DELIMITERS[kind]
     try:
         if streaming:
             return stream_files(loader, paths, options)
@@ -179,12 +202,24 @@ def _diagnosis(kind: str, paths: Sequence[Path], error: Exception) -> UserError:
         cause = cause.__cause__
     if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, FileNotFoundError):
         return UserError(f"{paths[0]}: cannot be read: {cause.strerror}; free some disk space or set HF_HOME elsewhere")
-    found = bad_json(paths) if kind == "json" else None
+    found = (bad_json(paths) if kind == "json" else None) or (None if kind == "parquet" else _no_row(kind, paths))
     if found is not None:
         return found
     text = str(cause).strip().splitlines()
     reason = text[0] if text else type(cause).__name__
     return fault(f"not a readable {kind} file: {reason}", where=str(paths[0]))
+
+
+def _no_row(kind: str, paths: Sequence[Path]) -> FaultyInput | None:
+    """The fault of files without a row: blank lines, or a header alone."""
+    try:
+        if any(True for path in paths for _ in _record_lines(path, kind)):
+            return None
+    except csv.Error:
+        return None
+    headed = kind != "json" and bool(paths[0].read_text(encoding="utf-8-sig").strip())
+    found = "no row below the header" if headed else "no row in the file"
+    return fault(found, where=str(paths[0]), allowed="at least one row")
 
 
 def bad_json(paths: Sequence[Path]) -> FaultyInput | None:
@@ -206,6 +241,8 @@ def _first_bad_json(path: Path) -> FaultyInput | None:
                 return fault(
                     f"not valid JSON: {error.msg} (column {error.colno})", where=where, allowed="one object a line"
                 )
+            if record == []:
+                return fault("no row in the file", where=str(path), allowed="at least one row")
             if not isinstance(record, dict):
                 return fault(f"found a {type(record).__name__}", where=where, allowed="one object a line")
             unreadable = escaped_surrogate(line.encode("utf-8"), where)

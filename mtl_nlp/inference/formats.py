@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from ..data.conll import COMMENT, CONLL_U, column_names, is_conll_u, is_numbered, is_word, no_number, told_of_no_words
 from ..data.json_text import no_unicode, refuse_constant, strict_json
+from ..data.readers import doubled
 from ..errors import fault, listed
 from .inputs import Item, as_item
 
@@ -246,11 +247,9 @@ def _read_csv(lines: Iterable[Line], name: str, delimiter: str = ",") -> Iterato
 
 def _header(cells: list[str], where: str) -> list[str]:
     columns = [cell.strip() for cell in cells]
-    doubled = sorted({column for column in columns if columns.count(column) > 1})
-    if doubled:
-        raise fault(
-            f"column {listed(doubled)} stands more than once", where=where, allowed="a header of distinct names"
-        )
+    twice = doubled(columns)
+    if twice:
+        raise fault(twice, where=where, allowed="a header of distinct names")
     return columns
 
 

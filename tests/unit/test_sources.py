@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mtl_nlp.data.readers import read_files
 from mtl_nlp.data.sources import Corpus, read_corpora
 from mtl_nlp.errors import FaultyInput
 from mtl_nlp.recipe import make_recipe
@@ -423,3 +424,41 @@ def test_conll_u_does_not_guess_which_column_has_the_labels(tmp_path: Path) -> N
     allowed = "id, tokens, lemma, upos, xpos, feats, head, deprel, deps, misc"
     told = f"recipe: pos.data.columns.labels: no column labels in ud.conllu (train) → {allowed}"
     assert faults_of(lambda: one({**task, "scheme": "none"}, tmp_path), tmp_path) == [told]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", "text,label\n", "a.csv: no row below the header → at least one row"),
+        ("a.tsv", "\ntext\tlabel\n\n", "a.tsv: no row below the header → at least one row"),
+        ("a.csv", "\n\n", "a.csv: no row in the file → at least one row"),
+        ("a.jsonl", "\n\n", "a.jsonl: no row in the file → at least one row"),
+        ("a.json", "[]\n", "a.json: no row in the file → at least one row"),
+        ("a.csv", "", "a.csv: the file is empty → at least one row"),
+        (
+            "a.csv",
+            "text,text,label\na,b,c\n",
+            "a.csv:1: column text stands more than once → a header of distinct names",
+        ),
+        (
+            "a.csv",
+            "\n text ,id,text\na,b,c\n",
+            "a.csv:2: column text stands more than once → a header of distinct names",
+        ),
+        (
+            "a.tsv",
+            "a\ta\tb\tb\n1\t2\t3\t4\n",
+            "a.tsv:1: column a, b stands more than once → a header of distinct names",
+        ),
+    ],
+)
+def test_a_table_without_rows_or_with_a_doubled_column(tmp_path: Path, name: str, content: str, told: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FaultyInput) as caught:
+        read_files([tmp_path / name])
+    assert str(caught.value).replace(f"{tmp_path}/", "") == told
+
+
+def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label,,\na,b,,\n")
+    assert list(read_files([tmp_path / "a.csv"])[0]["text"]) == ["a"]
