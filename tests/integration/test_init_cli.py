@@ -237,6 +237,29 @@ def test_one_text_cannot_be_parted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [task.name for task in load_recipe(tmp_path / "recipe.yaml").definitions] == ["both"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.csv", "sentence,tags\n" + "Ada is in Oslo,B-PER O O B-LOC\n" * 30, "one annotated text only, in 30 rows"),
+        ("a.txt", "Ada B-PER\nis O\n" * 15, "one sentence only, as no blank line ends a sentence"),
+        ("a.conll", "Ada B-PER\nis O\n\n" * 15, "one sentence only, which stands there 15 times"),
+        ("a.jsonl", '{"tokens": ["a", "b"], "tags": ["B-X", "O"]}\n', "one annotated text only"),
+    ],
+)
+def test_why_one_text_cannot_be_parted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: str,
+    why: str,
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert in_process(monkeypatch, "init", tmp_path) == 2
+    told = f"nothing to learn from ({name}: {why}: another is needed, to be held back for validation)"
+    assert told in capsys.readouterr().err
+
+
 def test_the_faults_of_all_files_come_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -550,6 +550,11 @@ def test_files_left_out_have_a_reason(tmp_path: Path) -> None:
         ("a.tsv", "text,label\n", "separated by commas, not tabs: save it with tabs"),
         ("a.txt", "one two three\nfour five\n", "a text, not one word a line with its tag"),
         ("a.txt", "anna B-PER\nleft O\n\nbob B-PER\n", ""),
+        (
+            "a.txt",
+            "__label__pos a good film\n__label__neg a bad film\n",
+            "lines of fastText (__label__NAME, then the text): write them as a .csv with the columns label and text",
+        ),
         ("a.json", '{\n "a": 1\n}\n', "one JSON document, not a list of rows"),
         ("a.json", '{"a": 1}\n{"a": 2}\n', ""),
     ],
