@@ -39,6 +39,16 @@ LOOKAHEAD = 2048
 PART = 512  # pieces that are encoded together, while the part before them is in the model
 
 
+def _absolute(place: str | Path) -> str | Path:
+    """A file or folder as it is found from everywhere; what is neither (a name on the Hub) as it is."""
+    return Path(place).absolute() if Path(place).exists() else place
+
+
+def _reopened(folder: str, device: str | torch.device | None, options: dict[str, Any]) -> Predictor:
+    """For `pickle` to call."""
+    return Predictor.from_pretrained(folder, device, **options)
+
+
 class Predictor:
     """Annotates texts with the tasks of one checkpoint; may be called from several threads.
 
@@ -60,6 +70,9 @@ class Predictor:
     Raises:
         UserError: an unknown device, dtype, splitter, performance or precision, or a dtype beside a precision.
     """
+
+    # What `from_pretrained` was given, folders absolute: another process opens the same.
+    _opening: tuple[str, str | torch.device | None, dict[str, Any]] | None = None
 
     def __init__(
         self,
@@ -133,23 +146,29 @@ class Predictor:
     ) -> Predictor:
         """The predictor of a checkpoint folder; rows are as long as in its training.
 
-        An ONNX folder (`mtl-nlp export --format onnx`) is run by onnxruntime, on the CPU unless `device` says otherwise.
+        An ONNX folder (`mtl-nlp export --format onnx`) is run by onnxruntime, on the CPU unless `device` says otherwise. Pickled,
+        it is its folder and these arguments: whoever unpickles it opens the folder anew, and changes to the model are not kept.
 
         Raises:
             UserError: no checkpoint, a damaged one, or an unknown device, dtype or splitter.
         """
         from .opening import opened
 
-        return opened(
-            cls,
-            folder,
-            device,
-            dtype=dtype,
-            words=words,
-            performance=performance,
-            knowledge=knowledge,
-            precision=precision,
-        )
+        if isinstance(knowledge, str | Path):
+            knowledge = _absolute(knowledge)
+        elif knowledge is not None:
+            knowledge = list(knowledge)
+        options: dict[str, Any] = {"dtype": dtype, "words": words, "performance": performance}
+        options |= {"knowledge": knowledge, "precision": precision}
+        made = opened(cls, folder, device, **options)
+        made._opening = str(_absolute(folder)), device, options
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._opening is None:
+            cure = "open it with from_pretrained, or make it where it is used"
+            raise fault("made of a model, it is not pickled", where=type(self).__name__, cure=cure)
+        return _reopened, self._opening
 
     @property
     def path(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -476,6 +477,25 @@ def test_earlier_predictions_in_the_input_are_replaced(predictor: Predictor) -> 
 def test_tasks_are_answered_in_the_order_asked(predictor: Predictor) -> None:
     assert list(predictor(["anna"], ["ner", "sent"])[0]["predictions"]) == ["ner", "sent"]
     assert [task.name for task in predictor.tasks] == [*TEXT_TASKS, "nli", "qa", "swag"], "mlm answers nothing"
+
+
+def test_a_predictor_is_pickled_by_its_folder(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    made = Predictor.from_pretrained(checkpoint.name, "cpu", words="whitespace")
+    monkeypatch.chdir(tmp_path)
+    again = pickle.loads(pickle.dumps(made))  # noqa: S301 (written the moment before)
+    assert (again.words, again.device) == ("whitespace", made.device)
+    assert again(["anna is in paris"]) == made(["anna is in paris"])
+
+
+def test_a_predictor_of_a_model_is_not_pickled(predictor: Predictor) -> None:
+    made = Predictor(predictor.model, predictor.tokenizer, device="cpu")
+    with pytest.raises(
+        UserError, match=r"^Predictor: made of a model, it is not pickled \(open it with from_pretrained"
+    ):
+        pickle.dumps(made)
 
 
 # Faults
