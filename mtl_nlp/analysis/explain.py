@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..data.windows import TextRows
 from ..errors import UserError, fault, listed
 from ..inference.ensemble import EnsemblePredictor
-from ..inference.inputs import Item, Piece, as_item, pieces_of
+from ..inference.inputs import Item, Piece, as_item, pieces_of, rows_of
 from ..inference.knowledge import KnowledgeBase
 from ..inference.onnx import is_onnx
 from ..inference.predictor import Predictor
@@ -125,8 +125,7 @@ class Explainer:
         Raises:
             UserError: as `Predictor`, or an encoder that cannot run from word embeddings.
         """
-        listing = [rows] if isinstance(rows, str | Mapping | Item) else rows
-        return list(self.stream(listing, tasks, labels))
+        return list(self.stream(rows, tasks, labels))
 
     def stream(
         self, rows: Iterable[Any], tasks: Sequence[str] | str | None = None, labels: Mapping[str, str] | None = None
@@ -136,7 +135,7 @@ class Explainer:
         for name in labels or ():
             if name not in {task.name for task in chosen}:
                 raise fault(f'no task "{name}"', key="--label", allowed=listed(task.name for task in chosen))
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(rows_of(rows), 1):
             item = as_item(row, f"row {number}")
             found: dict[str, list[dict[str, Any]]] = {}
             for decision in self.decisions(item, chosen, named=tasks is not None, labels=labels, found=found):

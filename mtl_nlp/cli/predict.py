@@ -7,7 +7,7 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
@@ -37,9 +37,9 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="Write here, once everything is done, in place of stdout.")
     ] = None,
-    format: Annotated[str, typer.Option(help="auto, text, jsonl, csv, tsv or conll.")] = "auto",
+    format: Annotated[str, typer.Option(help="auto, text, jsonl, json, csv, tsv, conll or conllu.")] = "auto",
     output_format: Annotated[
-        str | None, typer.Option(help="jsonl, csv or conll; by OUTPUT's ending, else jsonl.")
+        str | None, typer.Option(help="jsonl, csv, tsv or conll; by OUTPUT's ending, else jsonl.")
     ] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Most sequences a pass; a pipe is answered after as many texts.")
@@ -67,7 +67,7 @@ def predict(
     write = writer(kind_out)
     target = _checked_output(output)
     with _opened(file, text) as (stream, name, is_pipe):
-        rows = _texts(text) if text is not None else read_items(stream, name, format)
+        rows = _texts(text) if text is not None else read_items(stream, name, format, _teller())
         from ..inference.predictor import LOOKAHEAD, Predictor, Tally
 
         quieten_loading()
@@ -137,6 +137,11 @@ def _own_device(device: str | None, ranks: int, processes: int) -> str | None:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}" if count else None
 
 
+def _teller() -> Callable[[str], None] | None:
+    """What tells on stderr how the input is read; of several processes the first speaks."""
+    return None if int(os.environ.get("RANK", "0")) else lambda told: typer.echo(told, err=True)
+
+
 def _texts(texts: list[str]) -> Iterator[Any]:
     from ..inference.inputs import Item
 
@@ -153,7 +158,7 @@ def _chosen(predictor: Predictor, names: str | None, *, conll: bool) -> list[Tas
 
 
 def _format_of(output: Path | None) -> str:
-    endings = {".csv": "csv", ".conll": "conll", ".bio": "conll", ".iob": "conll"}
+    endings = {".csv": "csv", ".tsv": "tsv", ".conll": "conll", ".bio": "conll", ".iob": "conll"}
     return endings.get(output.suffix.lower(), "jsonl") if output is not None else "jsonl"
 
 

@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from ..data.guess import TaskGuess
+from ..data.guess import Sample, TaskGuess
 from ..data.layout import FileGroup
 from ..errors import Faults, FaultyInput, UserError, fault, listed
 from .draft import CorpusDraft, TaskDraft, recipe_text, relative, slug
@@ -102,6 +102,7 @@ def _look(folder: Path) -> _Survey:
 
 def _draft(group: FileGroup, folder: Path, names: set[str]) -> CorpusDraft | str:
     """The tasks of one data set, or why there is none."""
+    from ..data.conll import told_of_no_words
     from ..data.guess import guess_table, read_sample
     from ..data.layout import no_table
 
@@ -113,6 +114,8 @@ def _draft(group: FileGroup, folder: Path, names: set[str]) -> CorpusDraft | str
     if table.problem:
         return table.problem
     rows, files, notes = {"train": sample.rows}, {"train": group.files["train"]}, list(table.notes)
+    if sample.no_words:
+        notes.append(f"{group.first.relative_to(folder).as_posix()}: {told_of_no_words(sample.no_words)}")
     faults = Faults()
     for split in [split for split in group.files if split != "train"]:
         paths = group.files[split]
@@ -128,7 +131,7 @@ def _draft(group: FileGroup, folder: Path, names: set[str]) -> CorpusDraft | str
             rows[split], files[split] = other.rows, paths
     faults.check()
     if "validation" not in files and _texts(sample.columns, table.tasks) < 2:
-        return "one annotated text only: a part of the texts is held back for validation"
+        return _one_text(sample, max(task.annotated for task in table.tasks))
     looked_at = len(next(iter(sample.columns.values())))
     tasks = [
         TaskDraft(_name(group, guess.annotation, len(table.tasks), names), guess, looked_at) for guess in table.tasks
@@ -144,6 +147,15 @@ def _texts(columns: dict[str, list[Any]], tasks: Sequence[TaskGuess]) -> int:
         rows = zip(*read, columns[task.annotation], strict=True)
         found.append(len({repr(text) for *text, mark in rows if task.annotated_in([mark])}))
     return max(found)
+
+
+def _one_text(sample: Sample, annotated: int) -> str:
+    """Why so many annotated rows are one text."""
+    why = f"in {annotated} rows" if annotated > 1 else ""
+    if sample.format == "conll":
+        why = f"which stands there {annotated} times" if annotated > 1 else "as no blank line ends a sentence"
+    found = "one sentence only" if sample.format == "conll" else "one annotated text only"
+    return f"{found}{', ' if why else ''}{why}: another is needed, to be held back for validation"
 
 
 def _lacks(columns: dict[str, list[Any]], tasks: Sequence[TaskGuess]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import listed
 from ..kinds import head_kind
 from . import guess_names as names_of
+from .conll import is_numbered, is_word
 from .guess_columns import Column, is_split_column, longest, profile, span_label
 from .guess_labels import LONGEST_LABEL, codes, gaps, is_label, is_value, mean_length, parts, remarks, why_unused
 from .guess_names import PAIRS, WORD_NAMES, exact_text_rank, name_parts, name_role, numbered_pairs, text_rank
@@ -91,13 +92,15 @@ class TableGuess:
 class Sample:
     """Rows spread evenly over a file (files are often sorted by label), and the size of the whole.
 
-    `format` is a value of `readers.FORMATS`; `class_names` name integer codes where the source knows them.
+    `format` is a value of `readers.FORMATS`; `class_names` name integer codes where the source knows them; `no_words` are the
+    lines of CoNLL-U that are left out.
     """
 
     rows: int
     columns: dict[str, list[Any]]
     class_names: dict[str, tuple[str, ...]]
     format: str
+    no_words: int = 0
 
 
 def read_sample(paths: Sequence[Path], most: int = SAMPLE) -> Sample:
@@ -111,7 +114,9 @@ def read_sample(paths: Sequence[Path], most: int = SAMPLE) -> Sample:
     names = {}
     for name, feature in data.features.items():
         names[name] = tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
-    return Sample(len(data), {name: list(part[name]) for name in data.column_names}, names, origin.format)
+    return Sample(
+        len(data), {name: list(part[name]) for name in data.column_names}, names, origin.format, origin.no_words
+    )
 
 
 def guess_table(
@@ -138,9 +143,12 @@ def guess_table(
 
 
 def _guess_conll(table: Sequence[Column]) -> TableGuess:
-    """The first column holds the words, the last the tags; CoNLL-U numbers its words and has its tags in the fourth."""
+    """The first column holds the words, the last the tags; CoNLL-U numbers its words and has its tags in the fourth.
+
+    In a file called `.conllu` what is no word is left out already; in others its form is seen here.
+    """
     numbers = [item for _, value in table[0].filled for item in value]
-    numbered = len(table) > 2 and all(re.fullmatch(r"\d+([-.]\d+)?", item) for item in numbers)
+    numbered = len(table) > 2 and all(is_numbered(item) for item in numbers)
     words = table[1] if numbered else table[0]
     tags = table[3] if numbered and len(table) == 10 else table[-1]
     if tags is words:
@@ -150,7 +158,9 @@ def _guess_conll(table: Sequence[Column]) -> TableGuess:
         seen = f"{tags.distinct} different values such as {listed(list(tags.counts)[:3])}"
         return TableGuess([], {}, f"the column {tags.name} holds no tags: {seen}")
     unused = {column.name: "another column of the file" for column in table if column not in (words, tags)}
-    return TableGuess([guess], unused)
+    ranges = numbered and any(not is_word(item) for item in numbers)
+    told = "it has multiword tokens (3-4), which are read as words: call it .conllu, and they are left out"
+    return TableGuess([guess], unused, notes=(told,) if ranges else ())
 
 
 def _tag_task(words: Column, tags: Column) -> TaskGuess | None:

@@ -168,6 +168,10 @@ def no_table(path: Path) -> str:
         if ending in (".csv", ".tsv"):
             with path.open(encoding="utf-8-sig") as handle:
                 return _wrong_separator(handle.readline(), "," if ending == ".csv" else "\t")
+        if ending == ".txt" and _is_fasttext(path):
+            return (
+                "lines of fastText (__label__NAME, then the text): write them as a .csv with the columns label and text"
+            )
         if ending == ".txt":
             return "" if _looks_conll(path) else "a text, not one word a line with its tag"
         if ending == ".json" and path.stat().st_size < LARGEST_DOCUMENT:
@@ -185,6 +189,11 @@ def _wrong_separator(header: str, right: str) -> str:
         return ""
     cure = "save it with commas" + (" or call it .tsv" if wrong == "\t" else "")
     return f"separated by {names[wrong]}, not {names[right]}: {cure if right == ',' else 'save it with tabs'}"
+
+
+def _is_fasttext(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig") as handle:
+        return next((line for line in handle if line.strip()), "").startswith("__label__")
 
 
 def _looks_conll(path: Path) -> bool:

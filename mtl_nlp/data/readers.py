@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FaultyInput, UserError, fault, listed
 from .conll import ConllFile, read_conll
+from .json_text import escaped_surrogate, no_unicode
 from .streaming import stream_files
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ FORMATS = {
     ".iob": "conll",
     ".txt": "conll",
 }
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 @dataclass
@@ -43,6 +45,8 @@ class Origin:
         format: a value of `FORMATS`; `hub` or `memory` for rows without a file.
         name: shown when there is no file.
         conll: the parsed CoNLL files, which know each word's line.
+        skipped_lines: of CoNLL, lines of white space only.
+        no_words: of CoNLL-U, lines of multiword tokens and empty nodes, which are left out.
     """
 
     files: list[Path]
@@ -50,6 +54,7 @@ class Origin:
     name: str = ""
     conll: list[ConllFile] = field(default_factory=list)
     skipped_lines: int = 0
+    no_words: int = 0
 
     def where(self, row: int, word: int | None = None) -> str:
         """`file:line` of a row, of one of its words for CoNLL; `name, row N` where rows have no lines."""
@@ -76,8 +81,8 @@ def _record_lines(path: Path, kind: str) -> Iterator[int]:
         if kind == "json":
             yield from (number for number, line in enumerate(handle, 1) if line.strip())
             return
-        rows = csv.reader(handle, delimiter="\t" if kind == "tsv" else ",")
-        next(rows, None)
+        rows = csv.reader(handle, delimiter=DELIMITERS[kind])
+        next((row for row in rows if row), None)  # the header, below blank lines
         before = rows.line_num
         for row in rows:
             if row:
@@ -108,13 +113,15 @@ def read_files(paths: Sequence[Path], *, streaming: bool = False) -> tuple[Any, 
         raise fault(f"files of several formats: {listed(sorted(kinds))}", where=str(paths[0].parent), allowed="one")
     kind = kinds.pop()
     for path in paths:
-        _check_readable(path, whole=not streaming or kind == "conll")
+        _check_readable(path, kind, whole=not streaming or kind == "conll")
+        if kind in ("csv", "tsv"):
+            _check_header(path, kind)
     if kind == "conll":
         return _conll_dataset(paths)
     return _load(kind, paths, streaming), Origin(list(paths), kind)
 
 
-def _check_readable(path: Path, *, whole: bool) -> None:
+def _check_readable(path: Path, kind: str, *, whole: bool) -> None:
     if not path.is_file():
         raise fault("file not found", where=str(path), cure="check data.source, data.splits and --data-root")
     if path.stat().st_size == 0:
@@ -129,6 +136,30 @@ def _check_readable(path: Path, *, whole: bool) -> None:
                 byte = f"{line[error.start]:#04x}"
                 cure = "save the file as UTF-8, for example: iconv -f latin1 -t utf-8"
                 raise fault(f"byte {byte} is not UTF-8", where=f"{path}:{number}", cure=cure) from None
+            # `datasets` refuses half a surrogate pair without its line, or drops it where the file is one array.
+            unreadable = escaped_surrogate(line, f"{path}:{number}") if kind == "json" else None
+            if unreadable is not None:
+                raise unreadable
+
+
+def doubled(columns: Sequence[str]) -> str:
+    """What is found where a header has a name twice, white space at its ends aside; empty if it has not."""
+    names = [column.strip() for column in columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return f"column {listed(name or 'without a name' for name in twice)} stands more than once" if twice else ""
+
+
+def _check_header(path: Path, kind: str) -> None:
+    """Refuse two columns of one name: `datasets` would rename the second; columns without a name are its own affair."""
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        rows = csv.reader(handle, delimiter=DELIMITERS[kind])
+        try:
+            header = next((row for row in rows if row), [])
+        except (csv.Error, UnicodeDecodeError):
+            return  # told by who reads it
+        found = doubled([name for name in header if name.strip()])
+        if found:
+            raise fault(found, where=f"{path}:{rows.line_num}", allowed="a header of distinct names")
 
 
 def _conll_dataset(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
@@ -136,11 +167,14 @@ def _conll_dataset(paths: Sequence[Path]) -> tuple[Dataset, Origin]:
 
     files = [read_conll(path) for path in paths]
     widths = {len(file.columns) for file in files}
+    if len({tuple(file.columns) for file in files}) > 1 and len(widths) == 1:
+        raise fault("CoNLL-U beside other CoNLL", where=str(paths[0].parent), allowed="one form")
     if len(widths) > 1:
         raise fault(f"files of {listed(sorted(widths))} columns", where=str(paths[0].parent), allowed="the same number")
     columns = files[0].columns
     data = {name: [s[i] for f in files for s in f.sentences] for i, name in enumerate(columns)}
     origin = Origin(list(paths), "conll", conll=files, skipped_lines=sum(file.blank_lines_kept for file in files))
+    origin.no_words = sum(file.no_words for file in files)
     return Dataset.from_dict(data), origin
 
 
@@ -152,7 +186,7 @@ def _load(kind: str, paths: Sequence[Path], streaming: bool) -> Any:
     if kind in ("csv", "tsv"):
         # Only an empty field is a missing value; pandas would also take the words "NA", "null" and "None".
         loader, options = "csv", {"keep_default_na": False, "na_values": [""]}
-        options["delimiter"] = "\t" if kind == "tsv" else ","
+        options["delimiter"] = DELIMITERS[kind]
     try:
         if streaming:
             return stream_files(loader, paths, options)
@@ -168,14 +202,29 @@ def _diagnosis(kind: str, paths: Sequence[Path], error: Exception) -> UserError:
         cause = cause.__cause__
     if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, FileNotFoundError):
         return UserError(f"{paths[0]}: cannot be read: {cause.strerror}; free some disk space or set HF_HOME elsewhere")
-    if kind == "json":
-        for path in paths:
-            found = _first_bad_json(path)
-            if found is not None:
-                return found
+    found = (bad_json(paths) if kind == "json" else None) or (None if kind == "parquet" else _no_row(kind, paths))
+    if found is not None:
+        return found
     text = str(cause).strip().splitlines()
     reason = text[0] if text else type(cause).__name__
     return fault(f"not a readable {kind} file: {reason}", where=str(paths[0]))
+
+
+def _no_row(kind: str, paths: Sequence[Path]) -> FaultyInput | None:
+    """The fault of files without a row: blank lines, or a header alone."""
+    try:
+        if any(True for path in paths for _ in _record_lines(path, kind)):
+            return None
+    except csv.Error:
+        return None
+    headed = kind != "json" and bool(paths[0].read_text(encoding="utf-8-sig").strip())
+    found = "no row below the header" if headed else "no row in the file"
+    return fault(found, where=str(paths[0]), allowed="at least one row")
+
+
+def bad_json(paths: Sequence[Path]) -> FaultyInput | None:
+    """The fault of the first line that is no object or that holds half a surrogate pair; None if there is none."""
+    return next((found for path in paths if (found := _first_bad_json(path)) is not None), None)
 
 
 def _first_bad_json(path: Path) -> FaultyInput | None:
@@ -192,8 +241,13 @@ def _first_bad_json(path: Path) -> FaultyInput | None:
                 return fault(
                     f"not valid JSON: {error.msg} (column {error.colno})", where=where, allowed="one object a line"
                 )
+            if record == []:
+                return fault("no row in the file", where=str(path), allowed="at least one row")
             if not isinstance(record, dict):
                 return fault(f"found a {type(record).__name__}", where=where, allowed="one object a line")
+            unreadable = escaped_surrogate(line.encode("utf-8"), where)
+            if unreadable is not None:
+                return unreadable
     return None
 
 
@@ -232,11 +286,20 @@ def read_memory(data: Any, name: str) -> tuple[Dataset, Origin]:
             return Dataset.from_list(filled, on_mixed_types="use_json"), origin
         if type(data).__name__ == "DataFrame":
             return Dataset.from_pandas(data, preserve_index=False), origin
+    except UnicodeEncodeError as error:
+        raise _unreadable_row(data, name) from error
     except (TypeError, ValueError) as error:
         raise fault(f"a column holds values of several types: {_first_line(error)}", where=name) from error
     raise UserError(
         f"{name}: data is a {type(data).__name__}; allowed: a datasets.Dataset, a DataFrame, a list of dicts"
     )
+
+
+def _unreadable_row(data: Any, name: str) -> FaultyInput:
+    """The first row in memory with half a surrogate pair."""
+    rows = data if isinstance(data, Sequence) else data.to_dict("records")
+    found = (no_unicode(row, f"{name}, row {number}") for number, row in enumerate(rows, 1))
+    return next((one for one in found if one is not None), fault("not valid Unicode (a lone surrogate)", where=name))
 
 
 @dataclass(frozen=True)

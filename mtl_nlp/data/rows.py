@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Faults, fault, listed
+from ..errors import Faults, FaultyInput, fault, listed
 from ..kinds import HeadKind
 from ..task import Columns, Task, column_faults
 from .annotations import AnnotationReader, bracketed_words
 from .candidates import gathered
+from .conll import CONLL_U
 from .places import Place
-from .readers import Origin, mixed_types, read_files, read_hub, read_memory
+from .readers import Origin, bad_json, mixed_types, read_files, read_hub, read_memory
 from .streaming import first_rows
 
 if TYPE_CHECKING:
@@ -91,7 +92,12 @@ def read_rows(place: Place, split: str, tasks: Sequence[Task], objects: Mapping[
 
 def _raw(place: Place, split: str, task: Task, objects: Mapping[str, Any]) -> tuple[Dataset | None, Origin]:
     data, origin = _whole(place, split, task, objects)
-    return None if data is None else first_rows(data, task.data.rows, task.place_of("data", "streaming")), origin
+    try:
+        rows = None if data is None else first_rows(data, task.data.rows, task.place_of("data", "streaming"))
+    except FaultyInput as error:
+        # A stream breaks off without naming the line.
+        raise (bad_json(origin.files) if origin.format == "json" else None) or error from error
+    return rows, origin
 
 
 def _whole(place: Place, split: str, task: Task, objects: Mapping[str, Any]) -> tuple[Any, Origin]:
@@ -113,21 +119,21 @@ def _whole(place: Place, split: str, task: Task, objects: Mapping[str, Any]) -> 
 def _resolve(task: Task, raw: Dataset, origin: Origin, split: str, faults: Faults) -> dict[str, Any]:
     """Role → column of the source for one task."""
     found: dict[str, Any] = {}
-    place = task.place_of("data", "columns")
+    place, numbered = task.place_of("data", "columns"), tuple(raw.column_names) == CONLL_U
     for role, names in task.data.columns.roles().items():
         if role == "choice_columns":
             missing = [name for name in names if name not in raw.column_names]
             found[role] = names
         else:
-            present = [name for name in names if name in raw.column_names]
+            present = [column for name in names if (column := _column(name, raw, origin))]
             missing = [] if present else list(names)
             if (
                 missing
                 and origin.format == "conll"
-                and (role == "tokens" or (role == "labels" and raw.num_columns > 1))
+                and (role == "tokens" or (role == "labels" and raw.num_columns > 1 and not numbered))
             ):
-                # A CoNLL file has no column names: the words come first and the tags last.
-                present, missing = [raw.column_names[0 if role == "tokens" else -1]], []
+                # A CoNLL file has no column names: the words are known and the tags come last, but for CoNLL-U, which has several.
+                present, missing = ["tokens" if role == "tokens" else raw.column_names[-1]], []
             found[role] = present[0] if present else ""
             mixed = mixed_types(origin, raw, found[role]) if present and role not in ("spans", "answers") else None
             if mixed is not None:
@@ -147,6 +153,15 @@ def _resolve(task: Task, raw: Dataset, origin: Origin, split: str, faults: Fault
                 allowed=listed(raw.column_names, 30),
             )
     return found
+
+
+def _column(name: str, raw: Dataset, origin: Origin) -> str:
+    """The column of that name, empty if there is none; `column_4` is the fourth of CoNLL, whatever it is called."""
+    if origin.format == "conll" and name not in raw.column_names:
+        number = name.removeprefix("column_")
+        known = number != name and number.isdecimal() and 1 <= int(number) <= raw.num_columns
+        return str(raw.column_names[int(number) - 1]) if known else ""
+    return name if name in raw.column_names else ""
 
 
 def _as_list(value: Any) -> list[str]:

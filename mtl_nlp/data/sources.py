@@ -20,6 +20,7 @@ from ..task import SPLITS, Task, is_readable
 from .annotations import AnnotationCounts, label_order
 from .cache import DataCache
 from .cached import cached_group
+from .conll import told_of_no_words
 from .consistency import settle_types
 from .passages import passage_note
 from .places import Place, located, place_of
@@ -211,6 +212,8 @@ def _read_group(
     corpus = Corpus("+".join(task.name for task in tasks), final, {}, next(iter(read.values())).reads)
     for split, rows in read.items():
         corpus.splits[split] = _corpus_split(rows, final)
+        if rows.origin.no_words:
+            corpus.notes.append(f"{split}: {told_of_no_words(rows.origin.no_words)}")
     if corpus.reads == "passages" and "train" in corpus.splits:
         corpus.notes.append(passage_note(corpus.splits["train"].data))
     _carve_validation(corpus, read.get("train"), splits, seed)

@@ -14,7 +14,7 @@ from ..errors import UserError, fault, listed
 from ..recipe import RESOLVED, EncoderSpec
 from ..schema import read_yaml
 from ..task import Task
-from .inputs import Item, Piece, as_item, pieces_of
+from .inputs import Item, Piece, as_item, pieces_of, rows_of
 
 T = TypeVar("T")
 DTYPES = {
@@ -59,7 +59,7 @@ Fed = tuple[Item, list[Piece]]
 
 def fed_rows(rows: Iterable[Any], settings: Settings, lookahead: int) -> Iterator[Fed]:
     """Rows with their pieces, numbered within windows of `lookahead`."""
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows_of(rows)):
         item = as_item(row, f"row {number + 1}")
         yield item, pieces_of(item, number % lookahead, settings.tasks, named=settings.named)
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..data.annotations import bracketed_words
+from ..data.json_text import no_unicode
 from ..errors import fault, listed
 from ..task import Task
 
 PREDICTIONS = "predictions"
 MISSING = object()
+FRAME_PART = 1000
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,33 @@ class _Absent(Exception):
     def __init__(self, wanted: list[str]) -> None:
         super().__init__(listed(wanted))
         self.wanted = wanted
+
+
+def rows_of(texts: Any) -> Iterable[Any]:
+    """What is given to be answered as rows: one text or mapping is one row, a DataFrame gives its rows as mappings.
+
+    Raises:
+        FaultyInput: (while iterating) a DataFrame with two columns of one name.
+    """
+    if isinstance(texts, str | Mapping | Item):
+        return [texts]
+    # By its name, so that pandas is not imported for those who do not use it. Iterated, a frame would give its columns' names.
+    if type(texts).__name__ == "DataFrame" and hasattr(texts, "iloc"):
+        return _frame_rows(texts)
+    rows: Iterable[Any] = texts
+    return rows
+
+
+def _frame_rows(frame: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a pandas DataFrame without its index; what is missing is None, arrays are lists."""
+    if not frame.columns.is_unique:
+        doubled = listed(dict.fromkeys(frame.columns[frame.columns.duplicated()]))
+        raise fault(f"column {doubled} stands more than once", where="DataFrame", allowed="columns of distinct names")
+    for start in range(0, len(frame), FRAME_PART):
+        part = frame.iloc[start : start + FRAME_PART]
+        filled = part.astype(object).where(part.notna(), None)
+        for row in filled.to_dict("records"):
+            yield {str(name): value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
 
 
 def as_item(row: Any, where: str) -> Item:
@@ -313,9 +342,12 @@ def as_text(value: Any, name: str, where: str) -> str:
     """A field's value as a text; a missing one is empty.
 
     Raises:
-        FaultyInput: a list or a mapping.
+        FaultyInput: a list or a mapping, or a text with half a surrogate pair, which no tokenizer reads.
     """
     if isinstance(value, str):
+        unreadable = no_unicode(value, where, name)
+        if unreadable is not None:
+            raise unreadable
         return value
     if _is_missing(value):
         return ""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.json_text import no_unicode
 from ..errors import Faults, fault, listed
 from ..task import Task
 from .formats import read_items
@@ -68,7 +69,10 @@ def _entries(items: Sequence[Item], name: str) -> list[Entry]:
         key = str(number) if given is None or given == "" else str(given)
         if len(faults) >= MOST_FAULTS:
             break
-        if not answer:
+        unreadable = no_unicode([answer, passage, key], item.where)
+        if unreadable is not None:
+            faults.extend(unreadable)
+        elif not answer:
             found = f"no answer; the entry has {listed(item.fields) or 'nothing'}"
             faults.add(found, where=item.where, key="answer", allowed="a text in `answer`, `passage` or `text`")
         elif key in seen:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import UserError, fault
 from .flow import Tally, windows
-from .inputs import Item, as_item
+from .inputs import Item, as_item, rows_of
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _taken(one: Answered, tally: Tally) -> Iterator[dict[str, Any]]:
 
 
 def _windows(rows: Iterable[Any], size: int) -> Iterator[list[Item]]:
-    return windows((as_item(row, f"row {number}") for number, row in enumerate(rows, 1)), size)
+    return windows((as_item(row, f"row {number}") for number, row in enumerate(rows_of(rows), 1)), size)
 
 
 _WORKER: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from ..model.multitask import MultiTaskModel
 from ..task import Task
 from .answers import answer
 from .flow import Settings, Tally, autocast, checked_splitter, device_of, fed_rows, parts_of, windows
-from .inputs import PREDICTIONS, Item, Piece
+from .inputs import PREDICTIONS, Piece
 from .knowledge import Entry, Knowledge, KnowledgeBase, read_knowledge
 from .onnx import OnnxModel, one_torch_thread
 from .passes import EncodedPiece, Passes, encode_pieces, passes
@@ -37,6 +37,16 @@ logger = logging.getLogger("mtl_nlp")
 PERFORMANCE = ("auto", "plain")
 LOOKAHEAD = 2048
 PART = 512  # pieces that are encoded together, while the part before them is in the model
+
+
+def _absolute(place: str | Path) -> str | Path:
+    """A file or folder as it is found from everywhere; what is neither (a name on the Hub) as it is."""
+    return Path(place).absolute() if Path(place).exists() else place
+
+
+def _reopened(folder: str, device: str | torch.device | None, options: dict[str, Any]) -> Predictor:
+    """For `pickle` to call."""
+    return Predictor.from_pretrained(folder, device, **options)
 
 
 class Predictor:
@@ -60,6 +70,9 @@ class Predictor:
     Raises:
         UserError: an unknown device, dtype, splitter, performance or precision, or a dtype beside a precision.
     """
+
+    # What `from_pretrained` was given, folders absolute: another process opens the same.
+    _opening: tuple[str, str | torch.device | None, dict[str, Any]] | None = None
 
     def __init__(
         self,
@@ -134,23 +147,29 @@ class Predictor:
     ) -> Predictor:
         """The predictor of a checkpoint folder; rows are as long as in its training.
 
-        An ONNX folder (`mtl-nlp export --format onnx`) is run by onnxruntime, on the CPU unless `device` says otherwise.
+        An ONNX folder (`mtl-nlp export --format onnx`) is run by onnxruntime, on the CPU unless `device` says otherwise. Pickled,
+        it is its folder and these arguments: whoever unpickles it opens the folder anew, and changes to the model are not kept.
 
         Raises:
             UserError: no checkpoint, a damaged one, or an unknown device, dtype or splitter.
         """
         from .opening import opened
 
-        return opened(
-            cls,
-            folder,
-            device,
-            dtype=dtype,
-            words=words,
-            performance=performance,
-            knowledge=knowledge,
-            precision=precision,
-        )
+        if isinstance(knowledge, str | Path):
+            knowledge = _absolute(knowledge)
+        elif knowledge is not None:
+            knowledge = list(knowledge)
+        options: dict[str, Any] = {"dtype": dtype, "words": words, "performance": performance}
+        options |= {"knowledge": knowledge, "precision": precision}
+        made = opened(cls, folder, device, **options)
+        made._opening = str(_absolute(folder)), device, options
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._opening is None:
+            cure = "open it with from_pretrained, or make it where it is used"
+            raise fault("made of a model, it is not pickled", where=type(self).__name__, cure=cure)
+        return _reopened, self._opening
 
     @property
     def path(self) -> str:
@@ -199,7 +218,8 @@ class Predictor:
         Args:
             texts: rows; each a raw text, a list of words (offsets are then those of the words joined by single spaces, and
                 token tasks add `tags`, one a word), or a mapping with fields called as in the tasks' `columns` or by role
-                (`text`, `tokens`, `pair`, `question`, `context`, `choices`). One text or mapping is taken for one row.
+                (`text`, `tokens`, `pair`, `question`, `context`, `choices`). One text or mapping is taken for one row; a pandas
+                DataFrame gives its rows, without its index.
             tasks: names; by default every task that the row can feed.
             batch_size: most sequences (texts, windows, choices) a pass.
             scores: add every label's score; `top` adds the highest ones only.
@@ -208,8 +228,7 @@ class Predictor:
         Raises:
             UserError: an unknown task, or a row that does not feed the named tasks (or none at all).
         """
-        rows = [texts] if isinstance(texts, str | Mapping | Item) else texts
-        return list(self.stream(rows, tasks, batch_size, scores=scores, top=top, words=words))
+        return list(self.stream(texts, tasks, batch_size, scores=scores, top=top, words=words))
 
     def stream(
         self,

@@ -1,4 +1,4 @@
-"""Predictions → lines: JSONL, CSV (one row a text, two columns a task), CoNLL (one predicted tag column a token task)."""
+"""Predictions → lines: JSONL, CSV and TSV (one row a text, two columns a task), CoNLL (one predicted tag column a token task)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from ..data.conll import CONLL_2003
+from ..data.conll import CONLL_2003, CONLL_U
 from ..errors import fault, listed
 from ..task import Task
 from .inputs import PREDICTIONS, given_words
 
-FORMATS = ("jsonl", "csv", "conll")
+FORMATS = ("jsonl", "csv", "tsv", "conll")
 KEY = "--output-format conll"
 
 Prediction = Mapping[str, Any]
@@ -26,7 +27,12 @@ def writer(kind: str) -> Writer:
     Raises:
         FaultyInput: an unknown format.
     """
-    known: dict[str, Writer] = {"jsonl": write_jsonl, "csv": write_csv, "conll": write_conll}
+    known: dict[str, Writer] = {
+        "jsonl": write_jsonl,
+        "csv": write_csv,
+        "tsv": partial(write_csv, delimiter="\t"),
+        "conll": write_conll,
+    }
     if kind not in known:
         raise fault(f'found "{kind}"', key="--output-format", allowed=listed(FORMATS))
     return known[kind]
@@ -38,25 +44,26 @@ def write_jsonl(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Ite
         yield json.dumps(prediction, ensure_ascii=False) + "\n"
 
 
-def write_csv(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Iterator[str]:
-    """The input's fields, then `TASK` and, where it has one, `TASK_score`; lists as JSON, several labels as `a|b`.
+def write_csv(predictions: Iterable[Prediction], tasks: Sequence[Task], delimiter: str = ",") -> Iterator[str]:
+    """A header, then the input's fields, `TASK` and, where it has one, `TASK_score`; lists as JSON, several labels as `a|b`.
 
     Raises:
         FaultyInput: a row with a field that the first one lacks, or a field called like a column of a task.
     """
     columns: list[str] = []
+    key = "--output-format " + ("tsv" if delimiter == "\t" else "csv")
     answers = [column for task in tasks for column in _columns(task)]
     for number, prediction in enumerate(predictions, 1):
         fields = {name: _cell(value) for name, value in prediction.items() if name != PREDICTIONS}
         out = io.StringIO()
-        lines = csv.writer(out, lineterminator="\n")
+        lines = csv.writer(out, delimiter=delimiter, lineterminator="\n")
         if not columns:
             doubled = [name for name in fields if name in answers]
             if doubled:
                 cure = "rename it, or write JSONL"
                 raise fault(
                     f"the input has a field {listed(doubled)}, as a task is called",
-                    key="--output-format csv",
+                    key=key,
                     cure=cure,
                 )
             columns = list(fields)
@@ -64,7 +71,7 @@ def write_csv(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Itera
         further = [name for name in fields if name not in columns]
         if further:
             found = f"row {number} has a field {listed(further)} that the first has not"
-            raise fault(found, key="--output-format csv", cure="write JSONL")
+            raise fault(found, key=key, cure="write JSONL")
         row = [fields.get(column, "") for column in columns]
         for task in tasks:
             row += _cells(task, prediction[PREDICTIONS].get(task.name))
@@ -105,7 +112,7 @@ def write_conll(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Ite
     """
     other = [task.name for task in tasks if task.kind.annotation != "tags"]
     if not tasks:
-        raise fault("the checkpoint has no token task", key=KEY, allowed="jsonl or csv")
+        raise fault("the checkpoint has no token task", key=KEY, allowed="jsonl, csv or tsv")
     if other:
         tagging = "token tasks: name them with --tasks"
         raise fault(f"{listed(other)} has no tag a word", key=KEY, allowed=tagging)
@@ -131,7 +138,11 @@ def _breaks(cell: str) -> bool:
 
 def _is_column(prediction: Prediction, name: str, words: int) -> bool:
     """Whether a field is one of the other columns of CoNLL input (they have names that the reader gives)."""
-    called = name in (*CONLL_2003[1:], "labels") or name.startswith("column_")
+    called = name in (
+        *CONLL_2003[1:],
+        *(column for column in CONLL_U if column != "tokens"),
+        "labels",
+    ) or name.startswith("column_")
     return called and isinstance(prediction[name], list) and len(prediction[name]) == words
 
 

@@ -211,12 +211,53 @@ def test_a_folder_of_no_use_says_what_was_looked_for(
     assert not (tmp_path / "recipe.yaml").exists()
 
 
+def test_conll_u_is_drafted_without_its_ranges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def line(number: str, form: str, upos: str) -> str:
+        return "\t".join([number, form, "_", upos, *"______"]) + "\n"
+
+    one = line("1", "Ada", "PROPN") + line("2-3", "inOslo", "_") + line("2", "in", "ADP")
+    (tmp_path / "ud_train.conllu").write_text("".join(f"{one}{line('3', f'Oslo{i}', 'PROPN')}\n" for i in range(10)))
+    assert in_process(monkeypatch, "init", tmp_path) == 0
+    (task,) = load_recipe(tmp_path / "recipe.yaml").definitions
+    assert task.data.columns.roles() == {"tokens": ["tokens"], "labels": ["upos"]}
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "# Seen in 10 annotated of 10 rows: ADP 10, PROPN 20" in text
+    told = "ud_train.conllu: 10 lines of multiword tokens (3-4) and empty nodes (5.1) are left out"
+    assert f"# Note: {told}." in text
+    assert f"note: {told}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_one_text_cannot_be_parted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_conll(tmp_path / "same.conll", ENTITIES[:1] * 5)
     write_conll(tmp_path / "both_train.conll", ENTITIES[:1] * 5)
     write_conll(tmp_path / "both_dev.conll", ENTITIES[:1])
     assert in_process(monkeypatch, "init", tmp_path) == 0
     assert [task.name for task in load_recipe(tmp_path / "recipe.yaml").definitions] == ["both"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.csv", "sentence,tags\n" + "Ada is in Oslo,B-PER O O B-LOC\n" * 30, "one annotated text only, in 30 rows"),
+        ("a.txt", "Ada B-PER\nis O\n" * 15, "one sentence only, as no blank line ends a sentence"),
+        ("a.conll", "Ada B-PER\nis O\n\n" * 15, "one sentence only, which stands there 15 times"),
+        ("a.jsonl", '{"tokens": ["a", "b"], "tags": ["B-X", "O"]}\n', "one annotated text only"),
+    ],
+)
+def test_why_one_text_cannot_be_parted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: str,
+    why: str,
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert in_process(monkeypatch, "init", tmp_path) == 2
+    told = f"nothing to learn from ({name}: {why}: another is needed, to be held back for validation)"
+    assert told in capsys.readouterr().err
 
 
 def test_the_faults_of_all_files_come_at_once(

@@ -178,6 +178,19 @@ def test_csv_out_has_two_columns_a_scored_task(run: Run, tmp_path: Path) -> None
         assert json.loads(row["ner"]) == found["predictions"]["ner"]["entities"]
 
 
+def test_tsv_out_reads_back(run: Run, tmp_path: Path) -> None:
+    text = 'anna\tis "in" paris'
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": 1, "text": text}) + "\n")
+    done = run(tmp_path / "in.jsonl", "--output", tmp_path / "out.tsv", "--tasks", "sent")
+    assert done.code == 0, done.err
+    with (tmp_path / "out.tsv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    assert [list(row) for row in rows] == [["id", "text", "sent", "sent_score"]]
+    assert (rows[0]["id"], rows[0]["text"]) == ("1", text)
+    told = run(tmp_path / "out.tsv", "--output-format", "tsv", "--tasks", "sent")
+    assert "--output-format tsv: the input has a field sent, sent_score, as a task is called" in told.err
+
+
 def test_csv_out_refuses_fields_that_come_late_or_clash(run: Run) -> None:
     done = run("-", "--output-format", "csv", "--tasks", "sent", stdin=b'{"text": "a"}\n{"text": "b", "y": 1}\n')
     assert done.code == 2
@@ -240,8 +253,14 @@ def test_empty_input_is_a_note(run: Run, tmp_path: Path, kind: str) -> None:
     [
         ("jsonl", b'{"text": "a"}\n{"text": \n', ":2: not valid JSON"),
         ("jsonl", b'{"text": "a"}\n\n3\n', ":3: found a int"),
+        (
+            "jsonl",
+            b'{"text": "a"}\n{"text": "b \\ud800"}\n',
+            ":2: text: not valid Unicode (a lone surrogate at character 3)",
+        ),
+        ("jsonl", b'{"text": "a"}\n{"text": NaN}\n', ":2: not valid JSON: NaN is no JSON value"),
         ("jsonl", b'{"text": "a"}\n{"id": 1}\n', ":2: sent: no field text or tokens; the row has id"),
-        ("json", b'[\n{"text": "a"}\n]', ":1: not valid JSON"),
+        ("json", b'[\n{"text": "a"}\n', ":3: not valid JSON: no comma between two rows, or no ] at the end"),
         ("txt", b"a\n\xe9\n", ":2: byte 0xe9 is not UTF-8 (save the file as UTF-8"),
         ("csv", b"id,text\n1,a\n2,b,c\n", ":3: too many fields: 3 → 2: id, text"),
         ("csv", b"id,text\n1\n", ":2: too few fields"),
@@ -274,10 +293,10 @@ def test_what_stands_before_a_malformed_line_is_answered(run: Run) -> None:
         (["--text", "a", "--tasks", "sentt"], 'no task "sentt". Did you mean "sent"?'),
         (["--text", "a", "--tasks", "qa"], "--text 1: qa: no field question, context; the row has text"),
         (["--text", "a", "--words", "spaces"], 'words: found "spaces" → given, whitespace, pretokenizer'),
-        (["--text", "a", "--output-format", "xml"], '--output-format: found "xml" → jsonl, csv, conll'),
+        (["--text", "a", "--output-format", "xml"], '--output-format: found "xml" → jsonl, csv, tsv, conll'),
         (["--text", "a", "--output", "/nowhere/x.jsonl"], "/nowhere: --output: no such folder"),
         (["--text", "a", "--device", "gpu"], 'device: "gpu" cannot be used'),
-        (["-", "--format", "xml"], '--format: found "xml" → auto, text, jsonl, csv, tsv, conll'),
+        (["-", "--format", "xml"], '--format: found "xml" → auto, text, jsonl, json, csv, tsv, conll, conllu'),
         (["absent.jsonl"], "absent.jsonl: file not found"),
         (["."], ".: is a folder"),
         (["in.txt", "--text", "a"], 'found "in.txt" and --text → one of them'),
@@ -308,6 +327,19 @@ def test_no_checkpoint(run: Run, tmp_path: Path) -> None:
         ("one\ttwo\tthree", "text"),
         ("anna", "text"),
         ("", "text"),
+        ('["a", "b"]\n', "jsonl"),
+        ('"a text"\n', "jsonl"),
+        ('"a text", he said\n', "text"),
+        ('"a text\n', "text"),
+        ("[laughs] a text\n", "text"),
+        ('["a", 1]\n', "text"),
+        ("[1]\n", "text"),
+        ("3\n", "text"),
+        ("null\n", "text"),
+        ("[\n", "json"),
+        ('[{"text": "a"}]\n', "json"),
+        ("[" * 5000, "text"),
+        ("text,id\n", "text"),
     ],
 )
 def test_a_pipes_format_is_seen_in_its_first_line(line: str, kind: str) -> None:
@@ -324,9 +356,122 @@ def test_reading_goes_no_further_than_asked() -> None:
 
 def test_piped_conll_is_recognised(run: Run) -> None:
     done = run("--tasks", "ner", "--output-format", "conll", stdin=b"anna\tO\nis\tO\n\nin\tO\n")
-    assert (done.code, done.err) == (0, "")
+    others = "another format is said by --format (text, jsonl, json, csv, tsv, conllu)"
+    assert (done.code, done.err) == (0, f"stdin: read as CoNLL, by its first line; {others}\n")
     lines = [line.split("\t")[0] for line in done.out.splitlines()]
     assert lines == ["# columns: tokens labels ner", "anna", "is", "", "in", ""]
+
+
+@pytest.mark.parametrize(
+    ("content", "texts", "told"),
+    [
+        (b"one\ntwo\n", ["one", "two"], "plain text, one text a line"),
+        (b"text,id\nhello,1\n", ["text,id", "hello,1"], "plain text, one text a line"),
+        (b'"one"\n"two"\n', ["one", "two"], "JSONL"),
+        (b'{"text": "one"}\n', ["one"], "JSONL"),
+        (b'[\n {"text": "one"},\n {"text": "two"}\n]\n', ["one", "two"], "a JSON array"),
+    ],
+)
+def test_what_a_pipe_is_read_as_is_told(run: Run, content: bytes, texts: list[str], told: str) -> None:
+    done = run("-", "--tasks", "sent", stdin=content)
+    assert [row["text"] for row in done.rows] == texts
+    assert done.err.startswith(f"stdin: read as {told}, by its first line; another format is said by --format (")
+    assert done.err.count("\n") == 1
+
+
+def test_a_format_that_is_said_is_not_told(run: Run) -> None:
+    done = run("-", "--tasks", "sent", "--format", "csv", stdin=b"text,id\nhello,1\n")
+    assert (done.err, [row["id"] for row in done.rows]) == ("", ["1"])
+
+
+def test_lists_of_words_on_a_pipe_are_words(run: Run) -> None:
+    done = run("-", "--tasks", "ner", stdin=b'["anna", "is"]\n["bob"]\n')
+    assert [row["tokens"] for row in done.rows] == [["anna", "is"], ["bob"]]
+
+
+UD = b"""# sent_id = 1
+# text = anna is in paris.
+1\tanna\tAnna\tPROPN\t_\t_\t2\tnsubj\t_\t_
+2\tis\tbe\tAUX\t_\t_\t0\troot\t_\t_
+#comment
+3-4\tinparis\t_\t_\t_\t_\t_\t_\t_\t_
+3\tin\tin\tADP\t_\t_\t4\tcase\t_\t_
+4\tparis\tParis\tPROPN\t_\t_\t2\tobl\t_\t_
+4.1\twas\tbe\tAUX\t_\t_\t_\t_\t_\t_
+
+1\t#\t#\tSYM\t_\t_\t0\troot\t_\t_
+"""
+
+
+def test_conll_u_gives_forms_as_words(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conllu").write_bytes(UD)
+    done = run(tmp_path / "in.conllu", "--tasks", "ner")
+    assert done.err == f"{tmp_path}/in.conllu: 2 lines of multiword tokens (3-4) and empty nodes (5.1) are left out\n"
+    assert [row["tokens"] for row in done.rows] == [["anna", "is", "in", "paris"], ["#"]]
+    assert [row["upos"] for row in done.rows] == [["PROPN", "AUX", "ADP", "PROPN"], ["SYM"]]
+    assert run("-", "--tasks", "ner", "--format", "conllu", stdin=UD).rows == done.rows
+
+
+def test_conll_u_keeps_its_columns_as_conll(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conllu").write_bytes(UD)
+    done = run(tmp_path / "in.conllu", "--tasks", "ner", "--output", tmp_path / "out.conll")
+    assert done.code == 0, done.err
+    first, second = (tmp_path / "out.conll").read_text().splitlines()[:2]
+    assert first == "# columns: tokens id lemma upos xpos feats head deprel deps misc ner"
+    assert second.split("\t")[:4] == ["anna", "1", "Anna", "PROPN"]
+
+
+def test_a_line_of_conll_u_without_a_number_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conllu").write_bytes(UD.replace(b"2\tis", b"x\tis"))
+    done = run(tmp_path / "in.conllu", "--tasks", "ner")
+    assert f'error: {tmp_path}/in.conllu:4: column 1: found "x" → a word\'s number, as 3, 3-4 or 5.1' in done.err
+
+
+def test_a_conllu_file_of_two_columns_is_conll(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.conllu").write_bytes(b"anna\tO\nis\tO\n")
+    assert [row["tokens"] for row in run(tmp_path / "in.conllu", "--tasks", "ner").rows] == [["anna", "is"]]
+
+
+# JSON arrays
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('[{"text": "a"}, {"text": "b"}]', [("1", {"text": "a"}), ("1", {"text": "b"})]),
+        ('\n[\n {\n  "text": "a"\n },\n "b"\n]\n\n', [("3", {"text": "a"}), ("6", {"text": "b"})]),
+        ('[["a", "b"]]', [("1", {"tokens": ["a", "b"]})]),
+        ("[]", []),
+        ("", []),
+        ("\n", []),
+        ('{"text": "a"}\n\n"b"\n', [("1", {"text": "a"}), ("3", {"text": "b"})]),
+        ('["a", "b"]\n["c"]\n', [("1", {"tokens": ["a", "b"]}), ("2", {"tokens": ["c"]})]),
+    ],
+)
+def test_a_json_file_is_an_array_or_a_row_a_line(content: str, found: list[tuple[str, Any]]) -> None:
+    items = read_items(io.BytesIO(content.encode()), "x.json", "auto")
+    assert [(item.where.removeprefix("x.json:"), item.fields) for item in items] == found
+
+
+@pytest.mark.parametrize(
+    ("content", "read", "told"),
+    [
+        ('["a",\n"b" "c"]', 2, ":2: not valid JSON: no comma between two rows, or no ] at the end (column 5)"),
+        ('["a",\n{"b" 1}]', 1, ":2: not valid JSON: Expecting ':' delimiter (column 6)"),
+        ('["a",\n]', 1, ":2: not valid JSON: a comma before the end (column 1)"),
+        ('[\n"a"\n]\n"b"\n', 1, ":4: not valid JSON: more stands behind the array (column 1)"),
+        ('["a",\n{"text": NaN}]', 1, ":2: not valid JSON: NaN is no JSON value (column 1)"),
+        ('["a",\n3]', 1, ":2: found a int"),
+        ('["a",\n{"text": "b\\ud800"}]', 1, ":2: text: not valid Unicode (a lone surrogate at character 2)"),
+        ("[", 0, ":1: not valid JSON: Expecting value (column 2)"),
+    ],
+)
+def test_a_faulty_array_names_the_line(content: str, read: int, told: str) -> None:
+    items = read_items(io.BytesIO(content.encode()), "x.json", "auto")
+    assert len([next(items) for _ in range(read)]) == read
+    with pytest.raises(UserError) as caught:
+        next(items)
+    assert str(caught.value).startswith(f"x.json{told}")
 
 
 # Real pipes
@@ -345,7 +490,8 @@ def test_a_slow_pipe_is_answered_batch_by_batch(checkpoint: str) -> None:
     process.stdin.write(b"text 4\n")
     out, err = process.communicate(timeout=60)
     assert [json.loads(line)["text"] for line in out.decode().splitlines()] == ["text 4"]
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err.count(b"\n")) == (0, 1), err
+    assert err.startswith(b"stdin: read as plain text, one text a line, by its first line")
 
 
 def test_piped_jsonl_is_recognised_and_written_as_utf_8(checkpoint: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_nlp.data.conll import column_names, read_conll, write_conll
+from mtl_nlp.data.conll import CONLL_U, column_names, read_conll, write_conll
 from mtl_nlp.errors import FaultyInput
 
 
@@ -103,3 +103,48 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     sentences = [(["New York", "", "is"], ["B-LOC", "O", "O"]), (["x"], ["O"])]
     parsed = read_conll(write(tmp_path, "".join(write_conll(sentences))))
     assert [(words, tags) for words, tags in parsed.sentences] == sentences
+
+
+def word(number: str, form: str, upos: str) -> str:
+    return "\t".join([number, form, "_", upos, *"______"]) + "\n"
+
+
+UD = (
+    "# sent_id = 1\n# text = ab\tc\n"
+    + word("1-2", "ab", "_") + word("1", "a", "ADP") + "#note\n" + word("2", "b", "DET") + word("2.1", "x", "VERB")
+    + "\n" + word("1", "#", "SYM") + "\n# newpar\n\n"
+)  # fmt: skip
+
+
+def write_u(folder: Path, text: str) -> Path:
+    path = folder / "file.conllu"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_conll_u_has_its_columns_and_leaves_out_what_is_no_word(tmp_path: Path) -> None:
+    parsed = read_conll(write_u(tmp_path, UD))
+    assert parsed.columns == list(CONLL_U)
+    assert [(sentence[0], sentence[1], sentence[3]) for sentence in parsed.sentences] == [
+        (["1", "2"], ["a", "b"], ["ADP", "DET"]),
+        (["1"], ["#"], ["SYM"]),
+    ]
+    assert parsed.lines == [[4, 6], [9]]
+    assert parsed.no_words == 2
+
+
+def test_conll_u_of_ranges_alone_is_a_fault(tmp_path: Path) -> None:
+    path = write_u(tmp_path, word("1-2", "ab", "_"))
+    assert faults_of(path) == ["FILE: no word in the file → one word a line with its tag"]
+
+
+def test_every_line_of_conll_u_without_a_number_is_named(tmp_path: Path) -> None:
+    told = faults_of(write_u(tmp_path, word("1", "a", "X") + word("b", "b", "X") + word("_", "c", "X")))
+    allowed = "a word's number, as 3, 3-4 or 5.1"
+    assert told == [f'FILE:{line}: column 1: found "{found}" → {allowed}' for line, found in ((2, "b"), (3, "_"))]
+
+
+def test_other_files_called_conllu_are_conll(tmp_path: Path) -> None:
+    parsed = read_conll(write_u(tmp_path, "# a comment\n1\tO\n3-4\tO\n"))
+    assert (parsed.columns, parsed.sentences) == (["tokens", "labels"], [[["1", "3-4"], ["O", "O"]]])
+    assert parsed.no_words == 0

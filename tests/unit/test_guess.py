@@ -348,6 +348,15 @@ def test_conll_u_numbers_its_words_and_tags_stand_fourth() -> None:
     assert guess_table(columns, format="conll").tasks[0].columns == {"tokens": "column_2", "labels": "column_4"}
 
 
+def test_conll_u_under_another_ending_tells_of_its_ranges() -> None:
+    names = ["tokens", *(f"column_{i}" for i in range(2, 10)), "labels"]
+    columns: dict[str, list[Any]] = {name: [["_"] * 4, ["_"] * 2] * 5 for name in names}
+    columns |= {"tokens": [["1", "2-3", "2", "3"], ["1", "2"]] * 5, "column_2": WORDS}
+    columns["column_4"] = [["NOUN", "_", "ADP", "NOUN"], ["NOUN", "VERB"]] * 5
+    told = "it has multiword tokens (3-4), which are read as words: call it .conllu, and they are left out"
+    assert guess_table(columns, format="conll").notes == (told,)
+
+
 def test_conll_without_tags_is_no_task() -> None:
     assert guess_table({"tokens": WORDS}, format="conll").problem == "one column only: no tags beside the words"
 
@@ -541,6 +550,11 @@ def test_files_left_out_have_a_reason(tmp_path: Path) -> None:
         ("a.tsv", "text,label\n", "separated by commas, not tabs: save it with tabs"),
         ("a.txt", "one two three\nfour five\n", "a text, not one word a line with its tag"),
         ("a.txt", "anna B-PER\nleft O\n\nbob B-PER\n", ""),
+        (
+            "a.txt",
+            "__label__pos a good film\n__label__neg a bad film\n",
+            "lines of fastText (__label__NAME, then the text): write them as a .csv with the columns label and text",
+        ),
         ("a.json", '{\n "a": 1\n}\n', "one JSON document, not a list of rows"),
         ("a.json", '{"a": 1}\n{"a": 2}\n', ""),
     ],

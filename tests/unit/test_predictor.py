@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 import pytest
 import torch
 
 from mtl_nlp.errors import UserError
 from mtl_nlp.hub.checkpoint import write_checksums
 from mtl_nlp.inference import Predictor
+from mtl_nlp.inference.inputs import FRAME_PART, rows_of
 from mtl_nlp.inference.predictor import Tally
 from mtl_nlp.metrics import compute
 from tests.tiny_checkpoint import CONTEXT, DATA, build_checkpoint
@@ -348,6 +352,36 @@ def test_one_text_or_mapping_is_one_row(predictor: Predictor) -> None:
     assert predictor({"text": "anna"}) == predictor(["anna"])
 
 
+def test_a_frame_gives_its_rows(predictor: Predictor) -> None:
+    frame = pandas.DataFrame({"text": ["anna is in paris", None], "id": [7, 8], "n": [0.5, float("nan")]}, index=[3, 3])
+    frame["tags"] = [numpy.array(["a", "b"]), []]
+    rows = [
+        {"text": "anna is in paris", "id": 7, "n": 0.5, "tags": ["a", "b"]},
+        {"text": None, "id": 8, "n": None, "tags": []},
+    ]
+    wanted = predictor(rows, ["sent"])
+    assert predictor(frame, ["sent"]) == wanted
+    assert list(predictor.stream(frame, ["sent"])) == wanted
+    assert predictor.decoded(frame, ["sent"]) == predictor.decoded(rows, ["sent"])
+    assert [type(row["id"]) for row in predictor(frame, ["sent"])] == [int, int]
+    json.dumps(predictor(frame, ["sent"]), allow_nan=False)
+
+
+def test_a_frame_larger_than_a_part_keeps_its_order() -> None:
+    frame = pandas.DataFrame({"text": [f"text {i}" for i in range(2 * FRAME_PART + 1)]})
+    assert [row["text"] for row in rows_of(frame)] == list(frame["text"])
+
+
+def test_a_frame_with_two_columns_of_one_name_is_a_fault(predictor: Predictor) -> None:
+    frame = pandas.DataFrame([["a", "b"]], columns=["text", "text"])
+    with pytest.raises(UserError, match=r"^DataFrame: column text stands more than once → columns of distinct names$"):
+        predictor(frame)
+
+
+def test_one_text_is_one_row_of_a_stream(predictor: Predictor) -> None:
+    assert list(predictor.stream("anna", ["sent"])) == predictor(["anna"], ["sent"])
+
+
 def test_calls_are_deterministic_and_leave_no_gradient(predictor: Predictor) -> None:
     assert not predictor.model.training
     assert predictor(mixed_rows()) == predictor(mixed_rows())
@@ -445,6 +479,25 @@ def test_tasks_are_answered_in_the_order_asked(predictor: Predictor) -> None:
     assert [task.name for task in predictor.tasks] == [*TEXT_TASKS, "nli", "qa", "swag"], "mlm answers nothing"
 
 
+def test_a_predictor_is_pickled_by_its_folder(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    made = Predictor.from_pretrained(checkpoint.name, "cpu", words="whitespace")
+    monkeypatch.chdir(tmp_path)
+    again = pickle.loads(pickle.dumps(made))  # noqa: S301 (written the moment before)
+    assert (again.words, again.device) == ("whitespace", made.device)
+    assert again(["anna is in paris"]) == made(["anna is in paris"])
+
+
+def test_a_predictor_of_a_model_is_not_pickled(predictor: Predictor) -> None:
+    made = Predictor(predictor.model, predictor.tokenizer, device="cpu")
+    with pytest.raises(
+        UserError, match=r"^Predictor: made of a model, it is not pickled \(open it with from_pretrained"
+    ):
+        pickle.dumps(made)
+
+
 # Faults
 
 
@@ -464,6 +517,8 @@ def test_tasks_are_answered_in_the_order_asked(predictor: Predictor) -> None:
         ([{"text": ["a"]}], ["sent"], r"row 1: text: found a list → a text \(words go into `tokens`\)"),
         ([{"tokens": 3}], ["ner"], r"row 1: tokens: found a int → a list of words"),
         ([3], None, r"row 1: found a int"),
+        (["a", "bad \ud800 x"], None, r"^row 2: text: not valid Unicode \(a lone surrogate at character 5\)$"),
+        ([["a", "\udc00"]], ["ner"], r"^row 1: tokens: not valid Unicode \(a lone surrogate at character 1\)$"),
     ],
 )
 def test_faults_name_row_and_field(predictor: Predictor, rows: list[Any], tasks: Any, told: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mtl_nlp.data.readers import read_files
 from mtl_nlp.data.sources import Corpus, read_corpora
 from mtl_nlp.errors import FaultyInput
 from mtl_nlp.recipe import make_recipe
@@ -398,3 +399,66 @@ def test_a_stream_that_breaks_off_is_one_message(tmp_path: Path) -> None:
     task = label_task(source=str(tmp_path / "mine.jsonl"), rows=20, streaming=True)
     (found,) = faults_of(lambda: read([task], tmp_path), tmp_path)
     assert "data.streaming: the stream cannot be read" in found
+
+
+UD = "1-2\tab\t_\t_\t_\t_\t_\t_\t_\t_\n1\ta\t_\tADP\t_\t_\t_\t_\t_\t_\n2\tb{0}\t_\tDET\t_\t_\t_\t_\t_\tX={0}\n\n"
+
+
+@pytest.mark.parametrize(("tokens", "labels"), [("tokens", "upos"), ("words", "upos"), ("column_2", "column_4")])
+def test_conll_u_trains_on_words_alone(tmp_path: Path, tokens: str, labels: str) -> None:
+    (tmp_path / "ud.conllu").write_text("".join(UD.format(i) for i in range(10)))
+    columns = {"tokens": tokens, "labels": labels}
+    task = label_task("pos", "token_classification", source="ud.conllu", columns=columns, validation=0.2)
+    corpus = one({**task, "scheme": "none"}, tmp_path)
+    assert corpus.tasks[0].labels == ["ADP", "DET"]
+    train = corpus.splits["train"]
+    assert column(corpus, "tokens") == [["a", f"b{row}"] for row in train.source_rows]
+    assert corpus.notes == ["train: 10 lines of multiword tokens (3-4) and empty nodes (5.1) are left out"]
+    assert train.where(0, 1) == f"{tmp_path}/ud.conllu:{4 * train.source_rows[0] + 3}"
+
+
+def test_conll_u_does_not_guess_which_column_has_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "ud.conllu").write_text("".join(UD.format(i) for i in range(10)))
+    columns = {"tokens": "tokens", "labels": "labels"}
+    task = label_task("pos", "token_classification", source="ud.conllu", columns=columns)
+    allowed = "id, tokens, lemma, upos, xpos, feats, head, deprel, deps, misc"
+    told = f"recipe: pos.data.columns.labels: no column labels in ud.conllu (train) → {allowed}"
+    assert faults_of(lambda: one({**task, "scheme": "none"}, tmp_path), tmp_path) == [told]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", "text,label\n", "a.csv: no row below the header → at least one row"),
+        ("a.tsv", "\ntext\tlabel\n\n", "a.tsv: no row below the header → at least one row"),
+        ("a.csv", "\n\n", "a.csv: no row in the file → at least one row"),
+        ("a.jsonl", "\n\n", "a.jsonl: no row in the file → at least one row"),
+        ("a.json", "[]\n", "a.json: no row in the file → at least one row"),
+        ("a.csv", "", "a.csv: the file is empty → at least one row"),
+        (
+            "a.csv",
+            "text,text,label\na,b,c\n",
+            "a.csv:1: column text stands more than once → a header of distinct names",
+        ),
+        (
+            "a.csv",
+            "\n text ,id,text\na,b,c\n",
+            "a.csv:2: column text stands more than once → a header of distinct names",
+        ),
+        (
+            "a.tsv",
+            "a\ta\tb\tb\n1\t2\t3\t4\n",
+            "a.tsv:1: column a, b stands more than once → a header of distinct names",
+        ),
+    ],
+)
+def test_a_table_without_rows_or_with_a_doubled_column(tmp_path: Path, name: str, content: str, told: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FaultyInput) as caught:
+        read_files([tmp_path / name])
+    assert str(caught.value).replace(f"{tmp_path}/", "") == told
+
+
+def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label,,\na,b,,\n")
+    assert list(read_files([tmp_path / "a.csv"])[0]["text"]) == ["a"]
