@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ class Place:
         texts: task → its annotated training texts.
         steps: (variant, task) → optimizer steps of one run, about; for the time that is left.
         planned: what the report of a joint run will say of its length, where nothing ends it early; None where something may.
+        steps_of: (single run, texts to draw) → its steps, where batches are cut by tokens.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Place:
     texts: Mapping[str, int] = field(default_factory=dict)
     steps: Mapping[tuple[str, str | None], int] = field(default_factory=dict)
     planned: Mapping[str, Any] | None = None
+    steps_of: Callable[[Run, float], int] | None = None
 
     def run(self, run: Run) -> Path:
         """The folder of a finished run."""

@@ -323,7 +323,8 @@ class Runner:
         )
 
     def _recipe(self, run: Run, folder: Path) -> Recipe:
-        return self.plan.recipe_of(run, folder, self._joint_report(run) or {}, self.place.texts)
+        place = self.place
+        return self.plan.recipe_of(run, folder, self._joint_report(run) or {}, place.texts, place.steps_of)
 
     def _joint_report(self, run: Run) -> Mapping[str, Any] | None:
         """The report of the joint run with this seed, or what is known of it beforehand."""
