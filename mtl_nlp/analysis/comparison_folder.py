@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from ..errors import fault
 from ..model.files import read_json, write_json
 from ..training.resume import flat
+from ..training.teachers import FOLDER as TEACHERS
 from .comparison_plan import Plan, Run
 
 RECORD, PLAN, LOCKS = "run.json", "plan.json", ".locks"
@@ -120,6 +122,12 @@ def write_whole(path: Path, data: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     write_json(temporary, data)
     os.replace(temporary, path)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Leave of a finished training what it has made: its checkpoints on the way and what teachers said are no part of that."""
+    for left in [*folder.glob("checkpoint-*"), *folder.glob("tmp-*"), folder / TEACHERS]:
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def has_weights(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from mtl_nlp.analysis.compare import prepare_comparison
 from mtl_nlp.analysis.comparison_plan import Run, make_plan
+from mtl_nlp.analysis.comparison_tables import noise_table
+from mtl_nlp.cli.compare import show_plan
 from mtl_nlp.errors import FaultyInput
 from mtl_nlp.recipe import make_recipe
 from mtl_nlp.training.prepare import prepare
@@ -110,3 +113,21 @@ def test_losses_of_a_variant_may_differ(recipe: dict[str, Any], data: Path) -> N
         "compare": {"variants": {"va": ["tasks.sent.loss.weight=3.0", "tasks.ner.loss={smoothing: 0.1}"]}},
     }
     assert [one.name for one in make_plan(make_recipe(given, base=data)).variants] == ["joint", "single", "va"]
+
+
+def test_a_plan_lists_trials_and_fusions_for_what_they_are(
+    recipe: dict[str, Any], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compared = {"seeds": 2, "learning_rates": [1e-3, 3e-3], "variants": {"taught": {"fuse": {"method": "distil"}}}}
+    show_plan(prepare_comparison({**recipe, "compare": compared}, output=data / "out"), json=True)
+    rows = json.loads(capsys.readouterr().out)
+    states = {(row["side"], row["seed"]): row["state"] for row in rows if not row["learning_rate"]}
+    assert states["joint", "13"] == states["single-ner", "13"] == "one of its trials"
+    assert states["joint", "14"] == "to do"
+    assert states["taught", "13"] == states["taught", "14"] == "to do"
+
+
+def test_chance_says_nothing_where_nothing_varies() -> None:
+    entry = {"task": "t", "variant": "joint", "p_seeds": 1.0, "p_examples": 1.0, "p": 1.0}
+    cells = [noise_table({"results": [{**entry, "detectable": value}]}, "joint")[1][0][-1] for value in (None, 0.0123)]
+    assert cells == ["— (the scores do not vary)", "0.0123"]
