@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from ..training.finetune import as_recipe
 from ..training.mixing import build_mixture
 from ..training.predictions import write_text
 from ..training.prepare import Prepared, prepare
+from .comparison_budget import TokenBudget, check_variants
 from .comparison_folder import Place, claimed, open_folder, write_whole
 from .comparison_groups import training_texts
-from .comparison_plan import Plan, Run, make_plan, plain_recipe, single_steps
+from .comparison_plan import Plan, Run, make_plan, plain_recipe, single_draws, single_steps
 from .comparison_results import (
     FORMAT,
     cost_entries,
@@ -161,11 +162,14 @@ def prepare_comparison(
             )
     texts = annotated(prepared, plan)
     mixture = build_mixture(prepared)
+    check_variants(plan, prepared, mixture, root, datasets)
     report = planned_report(mixture)
     stopping = plan.recipe.stopping
     settled = stopping.patience is None and not stopping.budget.model_dump(exclude_none=True)
     known = settled and not mixture.strategy.learns
-    place = Place(folder, root, datasets, texts, planned_steps(report, plan, texts), report if known else None)
+    steps_of = TokenBudget(plan, root, datasets).steps if made.mixture.max_tokens is not None else None
+    steps = planned_steps(report, plan, texts, steps_of)
+    place = Place(folder, root, datasets, texts, steps, report if known else None, steps_of)
     return Setup(plan, place, prepared)
 
 
@@ -196,12 +200,22 @@ def planned_report(mixture: Mixture) -> dict[str, Any]:
     return {"corpora": rows, "steps": mixture.planned, "batch": mixture.batch}
 
 
-def planned_steps(report: Mapping[str, Any], plan: Plan, texts: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
-    """(variant, task) → optimizer steps, about."""
+def planned_steps(
+    report: Mapping[str, Any],
+    plan: Plan,
+    texts: Mapping[str, int],
+    steps_of: Callable[[Run, float], int] | None = None,
+) -> dict[tuple[str, str | None], int]:
+    """(variant, task) → optimizer steps, about: those of the first seed."""
     found: dict[tuple[str, str | None], int] = {}
     for variant, task in plan.sides():
         whole = 0 if plan.variant(variant).kind == "fusion" else int(report["steps"])
-        found[variant, task] = whole if task is None else single_steps(task, report, texts[task], report["batch"])[0]
+        if task is None:
+            found[variant, task] = whole
+        elif steps_of is None:
+            found[variant, task] = single_steps(task, report, texts[task], report["batch"])[0]
+        else:
+            found[variant, task] = steps_of(Run(variant, task, plan.seeds[0]), single_draws(task, report, texts[task]))
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from ..errors import fault
 from ..model.files import read_json, write_json
 from ..training.resume import flat
+from ..training.teachers import FOLDER as TEACHERS
 from .comparison_plan import Plan, Run
 
 RECORD, PLAN, LOCKS = "run.json", "plan.json", ".locks"
@@ -26,6 +28,7 @@ class Place:
         texts: task → its annotated training texts.
         steps: (variant, task) → optimizer steps of one run, about; for the time that is left.
         planned: what the report of a joint run will say of its length, where nothing ends it early; None where something may.
+        steps_of: (single run, texts to draw) → its steps, where batches are cut by tokens.
     """
 
     folder: Path
@@ -34,6 +37,7 @@ class Place:
     texts: Mapping[str, int] = field(default_factory=dict)
     steps: Mapping[tuple[str, str | None], int] = field(default_factory=dict)
     planned: Mapping[str, Any] | None = None
+    steps_of: Callable[[Run, float], int] | None = None
 
     def run(self, run: Run) -> Path:
         """The folder of a finished run."""
@@ -118,6 +122,12 @@ def write_whole(path: Path, data: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     write_json(temporary, data)
     os.replace(temporary, path)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Leave of a finished training what it has made: its checkpoints on the way and what teachers said are no part of that."""
+    for left in [*folder.glob("checkpoint-*"), *folder.glob("tmp-*"), folder / TEACHERS]:
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def has_weights(folder: Path) -> bool:

@@ -57,7 +57,8 @@ class Fusion(Protocol):
         """Refuse settings that are wrong, all faults at once (`FaultyInput`), before anything is trained."""
 
     def build(self, request: FusionRequest) -> Mapping[str, Any]:
-        """Fill `request.output`; returns the cost in training: `encoder_tokens`, `seconds`, `steps`, `parameters`."""
+        """Fill `request.output`; returns the cost in training: `encoder_tokens`, `seconds`, `steps`, `parameters`, and
+        `models`, where a text goes through more than one."""
 
     def predict(self, folder: Path, split: str, request: FusionRequest) -> Predicted:
         """Score a split and write the prediction files (`checkpoint_predictions` for an ordinary checkpoint)."""

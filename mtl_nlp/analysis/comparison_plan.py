@@ -1,13 +1,14 @@
 """A recipe → the runs of its comparison: joint, one model a task, variants; all at the same budget.
 
 *Same budget*: a model of one task sees its own task's texts exactly as often as the joint run of the same seed does, in batches of
-the same size, over its own full schedule; intervals (evaluation, saving, warm-up in steps) shrink with the schedule. What only
-means something among tasks (mixture strategy, balancing, loss weights, heads shared) is left out of it.
+the same size (texts, or tokens: `comparison_budget`), over its own full schedule; intervals (evaluation, saving, warm-up in steps)
+shrink with the schedule. What only means something among tasks (mixture strategy, balancing, loss weights, heads shared) is left
+out of it. Variants share data, labels, heads and metrics: only then can they be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ from .comparison_fusion import FUSIONS, find_fusion
 # Of a single model's recipe; everything else is about several tasks.
 KEPT = ("encoder", "tasks", "stopping", "performance", "cache", "lora", "training", "seed")
 KEPT_MIXTURE = ("batch", "max_tokens", "bucketing")
+# Of a task, by which a score would be one of something else.
+SHARED = (
+    "head",
+    "data",
+    "scheme",
+    "words",
+    "labels",
+    "metrics",
+    "auxiliary",
+    "mask_probability",
+    "projection",
+    "from_",
+    "calibration",
+)
 
 
 @dataclass(frozen=True)
@@ -111,12 +126,20 @@ class Plan:
         recipe = self._made(run, [*variant.sets], Path())
         return float(recipe.training.get("learning_rate", DEFAULTS["learning_rate"]))
 
-    def recipe_of(self, run: Run, folder: Path, joint: Mapping[str, Any], texts: Mapping[str, int]) -> Recipe:
+    def recipe_of(
+        self,
+        run: Run,
+        folder: Path,
+        joint: Mapping[str, Any],
+        texts: Mapping[str, int],
+        steps_of: Callable[[Run, float], int] | None = None,
+    ) -> Recipe:
         """The recipe of a run.
 
         Args:
             joint: of a single run, the report of the joint run with its seed (`metrics.json`).
             texts: task → its annotated training texts.
+            steps_of: (single run, texts to draw) → its steps, where batches are cut by tokens.
         """
         sets = [*self.variant(run.variant).sets, f"seed={run.seed}"]
         if run.rate is not None:
@@ -124,9 +147,19 @@ class Plan:
         if run.task is None:
             return self._made(run, sets, folder)
         steps, whole = single_steps(run.task, joint, texts[run.task], self.recipe.mixture.batch)
+        if steps_of is not None:
+            steps = steps_of(run, single_draws(run.task, joint, texts[run.task]))
         made = self._made(run, [*sets, f"training.max_steps={steps}"], folder)
         made.training |= shrunk(made.training, steps / whole)
         return made
+
+    def single(self, run: Run, steps: int) -> Recipe:
+        """The recipe of a single run that makes so many steps, as far as its mixture goes."""
+        return self._made(run, [f"seed={run.seed}", f"training.max_steps={steps}"], Path())
+
+    def joint(self, variant: Variant) -> Recipe:
+        """The recipe of a variant with one model for all tasks, with the recipe's seed."""
+        return self._made(Run(variant.name, None, self.recipe.seed), [*variant.sets], Path())
 
     def _made(self, run: Run, sets: Sequence[str], folder: Path) -> Recipe:
         plain = plain_recipe(self.recipe)
@@ -176,9 +209,18 @@ def single_steps(task: str, joint: Mapping[str, Any], texts: int, batch: int) ->
     The joint run's passes over the task's corpus, times the texts that have its annotation, in batches of the same size. A run
     that early stopping ended is taken as long as it was planned: the single one may be ended too.
     """
+    return max(1, round(single_draws(task, joint, texts) / batch)), planned_length(joint)
+
+
+def single_draws(task: str, joint: Mapping[str, Any], texts: int) -> float:
+    """Texts that the task's own model is to draw; see `single_steps`."""
     passes = next(one["passes"] for corpus, one in joint["corpora"].items() if task in corpus.split("+"))
-    planned = int(joint.get("planned_steps") or joint["steps"])
-    return max(1, round(passes * planned / joint["steps"] * texts / batch)), planned
+    return float(passes * planned_length(joint) / joint["steps"] * texts)
+
+
+def planned_length(joint: Mapping[str, Any]) -> int:
+    """The steps of a joint run before anything ended it early."""
+    return int(joint.get("planned_steps") or joint["steps"])
 
 
 def shrunk(training: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -281,21 +323,33 @@ def _add_variant(plan: Plan, name: str, given: Any, faults: Faults) -> None:
     try:
         made = plan._made(Run(name, None, 0), variant.sets, Path())
     except FaultyInput as error:
-        _retell(error, where, key, faults)
+        retell(error, where, key, faults)
         return
     try:
         check_recipe(made)
     except FaultyInput as error:
-        _retell(error, where, key, faults, known=_faults_of(plan.recipe))
+        retell(error, where, key, faults, known=_faults_of(plan.recipe))
     missing = [task for task in plan.task_names if task not in [found.name for found in made.definitions]]
     if missing:
         faults.add(f"has no task {listed(missing)}", where=where, key=key, allowed="all tasks of the recipe")
-    if plan.recipe.mixture.batch != made.mixture.batch or steps_asked(plan.recipe) != steps_asked(made):
-        cure = "a variant has the budget of the joint model: leave batch, epochs and steps alone"
+    if batch_asked(plan.recipe) != batch_asked(made) or steps_asked(plan.recipe) != steps_asked(made):
+        cure = "a variant has the budget of the joint model: leave batch, max_tokens, epochs and steps alone"
         faults.add("another budget", where=where, key=key, cure=cure)
+    _check_shared(plan, made, where, key, faults)
 
 
-def _retell(error: FaultyInput, where: str, key: str, faults: Faults, known: Sequence[Fault] = ()) -> None:
+def _check_shared(plan: Plan, made: Recipe, where: str, key: str, faults: Faults) -> None:
+    """A variant is scored on the same answers of the same tasks as every other side."""
+    changed = {task.name: task for task in made.definitions}
+    for task in plan.recipe.definitions:
+        for name in SHARED if task.name in changed else ():
+            if getattr(task, name) != getattr(changed[task.name], name):
+                cure = "all sides share data, labels, heads and metrics: change it in the recipe, or leave it out"
+                here = f"{key}: tasks.{task.name}.{name.rstrip('_')}"  # `from_` is `from` in a recipe
+                faults.add("is not the recipe's", where=where, key=here, allowed="tasks.*.loss may differ", cure=cure)
+
+
+def retell(error: FaultyInput, where: str, key: str, faults: Faults, known: Sequence[Fault] = ()) -> None:
     """A variant's own faults, at its place; those of the recipe itself are told once."""
     told = {(one.key, one.found) for one in known}
     for one in error.faults:
@@ -309,6 +363,11 @@ def _faults_of(recipe: Recipe) -> list[Fault]:
     except FaultyInput as error:
         return error.faults
     return []
+
+
+def batch_asked(recipe: Recipe) -> tuple[int | None, int | None]:
+    """What decides how much a step holds: most texts, most tokens."""
+    return recipe.mixture.most_texts, recipe.mixture.max_tokens
 
 
 def steps_asked(recipe: Recipe) -> tuple[Any, ...]:

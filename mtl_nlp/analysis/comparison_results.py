@@ -213,7 +213,7 @@ def cost_entries(
     found = {}
     for variant in plan.variants:
         mine = [record["cost"] for run, record in records.items() if run.variant == variant.name]
-        models = len(plan.tasks) if variant.kind == "single" else 1
+        models = len(plan.tasks) if variant.kind == "single" else max((c.get("models") or 1 for c in mine), default=1)
         sums = {
             key: sum(cost.get(key) or 0 for cost in mine) / len(plan.seeds)
             for key in ("encoder_tokens", "seconds", "parameters", "bytes")

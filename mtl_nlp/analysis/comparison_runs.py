@@ -25,7 +25,17 @@ from ..model.files import INDEX, read_json, weight_files
 from ..recipe import Recipe
 from ..training.finetune import finetune
 from ..training.predictions import Predicted, write_predictions
-from .comparison_folder import RECORD, Place, claimed, differences, duration, has_weights, record_of, write_whole
+from .comparison_folder import (
+    RECORD,
+    Place,
+    claimed,
+    clear_leftovers,
+    differences,
+    duration,
+    has_weights,
+    record_of,
+    write_whole,
+)
 from .comparison_fusion import FusionRequest, find_fusion
 from .comparison_plan import Plan, Run, Variant
 
@@ -233,8 +243,7 @@ class Runner:
                 resume=resume,
                 callbacks=self.callbacks,
             )
-        for left in [*work.glob("checkpoint-*"), *work.glob("tmp-*")]:
-            shutil.rmtree(left)
+        clear_leftovers(work)
         facts = read_json(work / METRICS)
         scores = write_predictions(work, "validation", self.place.data_root, datasets=self._data(recipe))
         write_whole(work / RECORD, self._record(run, work, asked, scores, facts["run"]))
@@ -323,7 +332,8 @@ class Runner:
         )
 
     def _recipe(self, run: Run, folder: Path) -> Recipe:
-        return self.plan.recipe_of(run, folder, self._joint_report(run) or {}, self.place.texts)
+        place = self.place
+        return self.plan.recipe_of(run, folder, self._joint_report(run) or {}, place.texts, place.steps_of)
 
     def _joint_report(self, run: Run) -> Mapping[str, Any] | None:
         """The report of the joint run with this seed, or what is known of it beforehand."""

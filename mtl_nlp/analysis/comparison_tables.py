@@ -97,7 +97,9 @@ def noise_table(data: Mapping[str, Any], variant: str) -> Table:
     for one in data["results"]:
         if one["variant"] == variant:
             values = [p_value(one[key]) for key in ("p_seeds", "p_examples", "p")]
-            rows.append([one["task"], *values, f"{one['detectable']:.4f}"])
+            # A 0 is what earlier versions wrote where nothing varied.
+            found = f"{one['detectable']:.4f}" if one["detectable"] else "— (the scores do not vary)"
+            rows.append([one["task"], *values, found])
     return head, rows
 
 

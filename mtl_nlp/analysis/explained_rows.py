@@ -1,22 +1,26 @@
 """A row of the batch as something to be explained: its embeddings, its baseline, its words with their places in the raw text.
 
 Rows are cut by the same `RowEncoder` as in training and prediction; only the tokenizer's offsets are kept beside them.
+A conditioned encoder is run under the condition of the task whose decision is explained, which is kept in the baseline too.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.windows import Row, RowEncoder, TextRows
 from ..errors import UserError, fault, listed
 from ..inference.inputs import Piece
 from ..labels import text_words
+from ..model.conditioning.fit import run_padded
 from ..model.multitask import MultiTaskModel
 
 BASELINES = ("mask", "pad", "zero")
@@ -167,8 +171,21 @@ class EmbeddedRow:
         size, length = embeddings.shape[:2]
         mask = torch.ones(size, length, dtype=torch.long, device=embeddings.device)
         types = {} if self.types is None else {"token_type_ids": self.types.expand(size, -1)}
-        hidden = self.model.encoder(inputs_embeds=embeddings, attention_mask=mask, **types).last_hidden_state
+        if self.model.conditioning is None:
+            hidden = self.model.encoder(inputs_embeds=embeddings, attention_mask=mask, **types).last_hidden_state
+        else:
+            hidden = self._conditioned(task, embeddings, mask)
         return self._head(task, hidden, mask)
+
+    def _conditioned(self, task: str, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """The encoder's output under the task's condition, which acts on what the table of word embeddings gives out."""
+        assert self.model.conditioning is not None
+        size = len(embeddings)
+        types = None if self.types is None else self.types.expand(size, -1)
+        rows = {task: {"rows": torch.arange(size, device=embeddings.device)}}
+        run = partial(run_padded, self.model.encoder)
+        with in_place_of_looked_up(self.model.get_input_embeddings(), embeddings):
+            return self.model.conditioning.encode(run, self.ids.expand(size, -1), mask, types, rows).hidden
 
     def _head(self, task: str, hidden: Tensor, mask: Tensor) -> Tensor:
         size = len(hidden)
@@ -206,6 +223,25 @@ class EmbeddedRow:
             raise UserError(
                 _cannot(name, f'from word embeddings "{task}" gets other logits (they differ by {gap:.1e})')
             )
+
+
+@contextmanager
+def in_place_of_looked_up(table: nn.Module, embeddings: Tensor) -> Iterator[None]:
+    """Inside this context the table of word embeddings gives out these [n, T, H], whatever the token ids are.
+
+    Its hooks act on them as on its own output. A task's own token (`conditioning: token`) is embedded as the row's first.
+    """
+
+    def given(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        more = output.shape[1] - embeddings.shape[1]
+        wide = torch.cat([embeddings[:, :1]] * more + [embeddings], dim=1)
+        return wide.to(output.dtype)
+
+    handle = table.register_forward_hook(given, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _cannot(name: str, reason: str) -> str:

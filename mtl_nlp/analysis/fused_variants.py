@@ -22,9 +22,10 @@ from ..fusion.ensemble import TAGS, WEIGHTS, fuse_ensemble
 from ..fusion.merge import check_settings, fuse_merge
 from ..fusion.vectors import DENSITY
 from ..hub.facts import facts_of
-from ..model.files import METRICS, read_json
+from ..model.files import METRICS, read_json, weight_files
 from ..recipe import Recipe
 from ..training.predictions import Predicted, ensemble_predictions
+from .comparison_folder import clear_leftovers
 from .comparison_fusion import FusionRequest, checkpoint_predictions
 
 
@@ -54,15 +55,15 @@ class _Fused:
             request, {key: request.spec[key] for key in self.settings if key in request.spec}, request.output
         )
         seconds = round(time.perf_counter() - start, 1)
+        clear_leftovers(made)
         report = read_json(made / METRICS).get("run") or {} if (made / METRICS).is_file() else {}
-        folders = sorted(path.parent for path in made.rglob("config.json"))
+        folders = sorted(path.parent for path in made.rglob("config.json") if weight_files(path.parent))
         return {
             "encoder_tokens": report.get("tokens", 0),
             "seconds": seconds,
             "steps": report.get("steps", 0),
-            "parameters": sum(
-                facts_of(folder).parameters for folder in folders if (folder / "model.safetensors").is_file()
-            ),
+            "parameters": sum(facts_of(folder).parameters for folder in folders),
+            "models": len(folders),
         }
 
     def predict(self, folder: Path, split: str, request: FusionRequest) -> Predicted:

@@ -60,7 +60,8 @@ class Judgement:
         low, high: the 95 % interval over seeds and examples, not corrected for the number of tasks.
         p_seeds, p: two-sided; against the seeds alone, and against seeds and examples.
         p_holm: `p` corrected over the tasks.
-        detectable: what would be found with a probability of 80 %, if it were the only difference.
+        detectable: what would be found with a probability of 80 %, if it were the only difference; None where nothing varies, over
+            seeds or over examples, so that nothing is known of chance.
     """
 
     difference: float
@@ -69,7 +70,7 @@ class Judgement:
     p_seeds: float
     p: float
     p_holm: float
-    detectable: float
+    detectable: float | None
 
     @property
     def verdict(self) -> str:
@@ -179,7 +180,8 @@ class Test:
         reach = float(stats.t.ppf(1 - LEVEL / 2, self.df)) * self.error
         least = float(stats.t.ppf(1 - level / 2, self.df) + stats.t.ppf(POWER, self.df)) * self.error
         low, high = self.difference - reach, self.difference + reach
-        return Judgement(self.difference, low, high, self.p_seeds, self.p, adjusted, least)
+        known = least if self.error > TINY else None
+        return Judgement(self.difference, low, high, self.p_seeds, self.p, adjusted, known)
 
 
 def judge(

@@ -58,10 +58,11 @@ def show_plan(setup: Setup, *, json: bool) -> None:
     from . import show
 
     missing = {(run.name, run.rate) for run in setup.missing()}
+    tried = {run.side for run in setup.plan.trials()}
     rows = []
     for run in [*setup.plan.trials(), *setup.plan.runs()]:
         steps = setup.place.steps.get((run.variant, run.task), 0)
-        tuned = run.rate is None and run.seed == setup.plan.seeds[0] and bool(setup.plan.rates)
+        tuned = run.rate is None and run.seed == setup.plan.seeds[0] and run.side in tried
         state = "to do" if (run.name, run.rate) in missing else "one of its trials" if tuned else "done"
         rate = "" if run.rate is None else f"{run.rate:g}"
         rows.append([run.side, str(run.seed), rate, str(steps), state])

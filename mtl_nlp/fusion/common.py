@@ -25,8 +25,11 @@ OF_THE_RUN = ("max_steps", "metric_for_best_model", "num_train_epochs")
 FACTS = "fusion.json"
 
 
-def new_folder(output: str | Path, *, resume: bool = False) -> Path:
+def new_folder(output: str | Path, *, resume: bool | None = None) -> Path:
     """The folder that is written to.
+
+    Args:
+        resume: whether it may hold what goes on; None where nothing can go on.
 
     Raises:
         UserError: a file, or not empty without `resume`.
@@ -35,7 +38,8 @@ def new_folder(output: str | Path, *, resume: bool = False) -> Path:
     if folder.exists() and not folder.is_dir():
         raise fault("is a file", where=str(folder), key="OUTPUT", allowed="a new folder")
     if folder.is_dir() and any(folder.iterdir()) and not resume:
-        raise fault("is not empty", where=str(folder), key="OUTPUT", allowed="a new folder", cure="or --resume")
+        cure = "or --resume" if resume is not None else "another OUTPUT, or remove it"
+        raise fault("is not empty", where=str(folder), key="OUTPUT", allowed="a new folder", cure=cure)
     return folder
 
 

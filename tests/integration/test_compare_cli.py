@@ -189,7 +189,7 @@ def test_faults_end_with_code_2(file: Path) -> None:
 
 @pytest.mark.slow
 def test_fusions_are_variants(recipe: dict[str, Any], data: Path) -> None:
-    recipe["training"] |= {"disable_tqdm": True}
+    recipe["training"] |= {"disable_tqdm": True, "save_strategy": "steps", "save_steps": 2}
     recipe["compare"] = {
         "seeds": 2,
         "variants": {
@@ -214,6 +214,20 @@ def test_fusions_are_variants(recipe: dict[str, Any], data: Path) -> None:
             lines = read_predictions(data / "compared" / run["folder"] / "predictions" / f"test-{task}.jsonl")
             assert all("gold" in line and "predicted" in line for line in lines)
             assert lines
+    costs = found["costs"]
+    assert {name: cost["models"] for name, cost in costs.items()} == {
+        "joint": 1,
+        "single": 2,
+        "both": 3,
+        "merged": 1,
+        "taught": 1,
+    }
+    # A student is as large as the joint model: what training left on the way is not counted, and not kept.
+    assert costs["taught"]["parameters"] == costs["joint"]["parameters"]
+    assert abs(costs["taught"]["bytes"] - costs["joint"]["bytes"]) < 2000
+    left = [path.name for path in (data / "compared" / "runs" / "taught-13").iterdir() if path.is_dir()]
+    assert left == ["predictions"]
+    assert costs["both"]["parameters"] == costs["joint"]["parameters"] + costs["single"]["parameters"]
 
 
 def test_settings_of_a_fusion_are_checked_before_training(recipe: dict[str, Any], data: Path) -> None:

@@ -43,7 +43,9 @@ def rich(recipe: dict[str, Any]) -> dict[str, Any]:
     recipe["balancing"] = {"weighting": "uncertainty"}
     recipe["tasks"][0]["loss"] = {"weight": 4.0, "smoothing": 0.1}
     recipe["training"] |= {"head_learning_rate": 1e-2}
-    recipe["compare"] = {"seeds": 2, "variants": {"even": {"mixture": {"strategy": "uniform"}}}}
+    # The temperature would be a key without effect.
+    even = {"mixture": {"strategy": "uniform", "temperature": 2.0}}
+    recipe["compare"] = {"seeds": 2, "variants": {"even": even}}
     return recipe
 
 

@@ -175,6 +175,7 @@ def test_examples_can_undo_what_the_seeds_say() -> None:
 
 def test_no_noise_at_all() -> None:
     same, other = (judge([gap], [TaskNoise(0.0, 8, runs=(5, 5))])[0][0] for gap in (0.0, 0.1))
+    assert same.detectable is None, "where nothing varies nothing is known of chance"
     assert (same.p, same.verdict) == (1.0, NOTHING)
     assert (other.p, other.verdict) == (0.0, "helps")
 

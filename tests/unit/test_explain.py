@@ -20,7 +20,8 @@ from mtl_nlp.analysis.explanation_page import page
 from mtl_nlp.analysis.faithfulness import Measured, area, curves_of, random_orders
 from mtl_nlp.errors import UserError
 from mtl_nlp.inference import Predictor
-from tests.tiny_checkpoint import CONTEXT, build_checkpoint
+from mtl_nlp.training.finetune import finetune
+from tests.tiny_checkpoint import CONTEXT, DATA, TASKS, build_checkpoint
 
 pytest.importorskip("captum")
 
@@ -151,6 +152,47 @@ def test_the_padding_free_path_changes_nothing(checkpoint: Path) -> None:
         assert task == other
         values = [[word["attribution"] for word in each["words"]] for each in (one, two)]
         assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vector", "token", "film", "lora"])
+def test_under_the_tasks_condition(kind: str, tiny_encoder: Path, tmp_path: Path) -> None:
+    """What is explained is what the predictor answers, and the sum is right, with conditions that have something to say."""
+    tasks = [task for task in TASKS if task["name"] in ("sent", "stars", "nli")]
+    recipe = {
+        "encoder": str(tiny_encoder),
+        "tasks": tasks,
+        "mixture": {"batch": 16},
+        "conditioning": kind,
+        "training": {"max_steps": 1, "save_strategy": "no", "eval_strategy": "no"},
+        "output_dir": str(tmp_path / "run"),
+    }
+    data = {task["name"]: {"train": DATA[task["name"]], "validation": DATA[task["name"]][:4]} for task in tasks}
+    predictor = Predictor.from_pretrained(finetune(recipe, datasets=data).folder, "cpu")
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for value in predictor.model.conditioning.parameters():
+            value.normal_(std=0.3)
+        for (
+            name,
+            value,
+        ) in predictor.model.named_parameters():  # random weights of a tiny encoder hardly look at other tokens
+            if ".layer." in name and value.dim() == 2:
+                value *= 5
+    explainer, text = Explainer(predictor), "the staff was great and i love it"
+    answer = predictor(text, scores=True)[0]["predictions"]
+    found = dict(explanations(explainer, text))
+    assert found["stars"]["logit"] == pytest.approx(answer["stars"]["value"], abs=1e-5)
+    labels = answer["sent"]["scores"]
+    logits = {name: explainer(text, "sent", {"sent": name})[0][EXPLANATIONS]["sent"][0]["logit"] for name in labels}
+    one, other = labels
+    odds = math.log(labels[one] / labels[other])
+    assert logits[one] - logits[other] == pytest.approx(odds, abs=1e-3)
+    for task, told in [*found.items(), *explanations(explainer, ROWS["pair"])]:
+        assert told["complete"], (kind, task, told["delta"])
+        assert told["rest"] == 0.0
+    predictor.model.conditioning = None
+    alone = predictor(text, "stars")[0]["predictions"]["stars"]["value"]
+    assert abs(alone - found["stars"]["logit"]) > 1e-4, "without the condition it would be another pass"
 
 
 def test_entities_have_an_explanation_each(predictor: Predictor) -> None:

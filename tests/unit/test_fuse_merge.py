@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from mtl_nlp.errors import UserError
+from mtl_nlp.fusion.common import new_folder
 from mtl_nlp.fusion.merge import fuse_merge
 from mtl_nlp.fusion.search import Search, moved
 from mtl_nlp.hub.checkpoint import load_model
@@ -247,3 +248,13 @@ def test_adapters_are_merged_by_peft_as_their_products_are(tiny_encoder: Path, t
     fuse_merge(parts, tmp_path / "ties", adapters=True, method="ties", coefficients=[1.0], density=0.5)
     with pytest.raises(UserError, match=r"--adapters: no lora\.safetensors"):
         fuse_merge([tmp_path / "ties"], tmp_path / "no", adapters=True, coefficients=[1.0])
+
+
+def test_only_what_can_go_on_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(UserError) as ensemble:
+        new_folder(tmp_path)
+    assert str(ensemble.value).endswith("OUTPUT: is not empty → a new folder (another OUTPUT, or remove it)")
+    with pytest.raises(UserError, match=r"is not empty → a new folder \(or --resume\)"):
+        new_folder(tmp_path, resume=False)
+    assert new_folder(tmp_path, resume=True) == tmp_path
