@@ -234,6 +234,8 @@ def _first_bad_json(path: Path) -> FaultyInput | None:
         for number, line in enumerate(handle, 1):
             if not line.strip():
                 continue
+            if path.suffix.lower() == ".json" and line.lstrip().startswith("["):
+                return _bad_array(path)
             where = f"{path}:{number}"
             try:
                 record = json.loads(line)
@@ -241,14 +243,27 @@ def _first_bad_json(path: Path) -> FaultyInput | None:
                 return fault(
                     f"not valid JSON: {error.msg} (column {error.colno})", where=where, allowed="one object a line"
                 )
-            if record == []:
-                return fault("no row in the file", where=str(path), allowed="at least one row")
             if not isinstance(record, dict):
                 return fault(f"found a {type(record).__name__}", where=where, allowed="one object a line")
             unreadable = escaped_surrogate(line.encode("utf-8"), where)
             if unreadable is not None:
                 return unreadable
     return None
+
+
+def _bad_array(path: Path) -> FaultyInput | None:
+    """The fault of a file that is one list of rows."""
+    import json
+
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        told, where = f"not valid JSON: {error.msg} (column {error.colno})", f"{path}:{error.lineno}"
+        return fault(told, where=where, allowed="a list of objects, or one object a line")
+    if not rows:
+        return fault("no row in the file", where=str(path), allowed="at least one row")
+    odd = next((type(row).__name__ for row in rows if not isinstance(row, dict)), None)
+    return None if odd is None else fault(f"found a {odd} in the list", where=str(path), allowed="objects")
 
 
 def mixed_types(origin: Origin, data: Dataset, column: str) -> FaultyInput | None:

@@ -398,7 +398,7 @@ def test_a_stream_that_breaks_off_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
     task = label_task(source=str(tmp_path / "mine.jsonl"), rows=20, streaming=True)
     (found,) = faults_of(lambda: read([task], tmp_path), tmp_path)
-    assert "data.streaming: the stream cannot be read" in found
+    assert found == "mine.jsonl:2: not valid JSON: Expecting value (column 1) → one object a line"
 
 
 UD = "1-2\tab\t_\t_\t_\t_\t_\t_\t_\t_\n1\ta\t_\tADP\t_\t_\t_\t_\t_\t_\n2\tb{0}\t_\tDET\t_\t_\t_\t_\t_\tX={0}\n\n"
@@ -434,6 +434,12 @@ def test_conll_u_does_not_guess_which_column_has_the_labels(tmp_path: Path) -> N
         ("a.csv", "\n\n", "a.csv: no row in the file → at least one row"),
         ("a.jsonl", "\n\n", "a.jsonl: no row in the file → at least one row"),
         ("a.json", "[]\n", "a.json: no row in the file → at least one row"),
+        ("a.json", '[{"a": 1},\n3]\n', "a.json: found a int in the list → objects"),
+        (
+            "a.json",
+            '[\n{"a": 1}\n{"a": 2}]\n',
+            "a.json:3: not valid JSON: Expecting ',' delimiter (column 1) → a list of objects, or one object a line",
+        ),
         ("a.csv", "", "a.csv: the file is empty → at least one row"),
         (
             "a.csv",
