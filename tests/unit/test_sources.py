@@ -384,7 +384,7 @@ def test_a_hub_dataset_is_streamed_with_its_class_names(tmp_path: Path) -> None:
 
 
 def test_streaming_needs_rows(tmp_path: Path) -> None:
-    with pytest.raises(FaultyInput, match=r"data\.streaming needs data\.rows"):
+    with pytest.raises(FaultyInput, match=r"data\.streaming: needs data\.rows"):
         one(label_task(streaming=True), tmp_path, texts(10))
 
 
