@@ -218,7 +218,18 @@ def _write(model: MultiTaskModel, kind: VanillaHead, tokenizer: Any, folder: Pat
 def _tolerance(model: MultiTaskModel, logits: Tensor) -> float:
     """0, but where adapters are merged: 1e-5, of the largest logit where that is above 1."""
     merged = model.conditioning is not None and model.conditioning.record.kind == "lora"
-    return 1e-5 * max(1.0, logits.abs().max().item()) if merged else 0.0
+    return 1e-5 * max(1.0, largest_logit(logits)) if merged else 0.0
+
+
+def largest_logit(logits: Tensor) -> float:
+    """The largest by its size, without the −inf of places that do not count (padding under an answer)."""
+    return logits.masked_fill(logits.isinf(), 0.0).abs().max().item()
+
+
+def logit_gap(expected: Tensor, found: Tensor) -> float:
+    """The largest difference of a logit; places that are −inf in both are equal."""
+    gap = (expected - found).abs().masked_fill(expected == found, 0.0).max().item()
+    return float("inf") if gap != gap else gap
 
 
 def sample(model: MultiTaskModel, tokenizer: Any) -> dict[str, Tensor]:
@@ -257,13 +268,14 @@ def checkpoint_logits(model: MultiTaskModel, kind: VanillaHead, batch: Mapping[s
 
 
 def vanilla_logits(plain: Any, kind: VanillaHead, batch: Mapping[str, Tensor]) -> Tensor:
-    """The vanilla model's logits in the shape of ours."""
+    """The vanilla model's logits in the shape of ours, and like them −inf on the padding under an answer."""
     annotation = kind.task.kind.annotation
     fed = {name: value[None] if annotation == "choice" else value for name, value in batch.items()}
     with torch.inference_mode():
         output = plain(**fed)
     if annotation == "answer":
-        return torch.stack([output.start_logits, output.end_logits], -1)
+        pair = torch.stack([output.start_logits, output.end_logits], -1)
+        return pair.masked_fill(~batch["attention_mask"].bool()[..., None], float("-inf"))
     return output.logits.view(1, -1) if annotation == "relevance" else output.logits
 
 
@@ -272,7 +284,7 @@ def _compare(expected: Tensor, found: Tensor, task: str, tolerance: float) -> No
         return
     if expected.shape != found.shape:
         raise NotEqual(f"{task}: the vanilla model's logits are {tuple(found.shape)}, not {tuple(expected.shape)}")
-    gap = (expected - found).abs().max().item()
+    gap = logit_gap(expected, found)
     if not gap <= tolerance:
         raise NotEqual(
             f"{task}: the vanilla model's logits differ from the checkpoint's by up to {gap:.3g}; nothing was written"

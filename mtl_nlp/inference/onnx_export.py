@@ -27,7 +27,7 @@ from ..hub.checkpoint import (
     tokenizer_of,
     write_json,
 )
-from ..hub.single_task import check_destination, row_length, sample
+from ..hub.single_task import check_destination, largest_logit, logit_gap, row_length, sample
 from ..model.conditioning import fold
 from ..model.heads import VanillaHead
 from ..model.multitask import MultiTaskModel
@@ -274,8 +274,8 @@ def difference(model: MultiTaskModel, graph: OnnxModel, tokenizer: Any) -> tuple
         found = graph(**batch, tasks=tasks).logits
         assert found is not None
         for name, value in expected.items():
-            worst = max(worst, (value - found[name]).abs().max().item())
-            largest = max(largest, value.abs().max().item())
+            worst = max(worst, logit_gap(value, found[name]))
+            largest = max(largest, largest_logit(value))
     return worst, largest
 
 

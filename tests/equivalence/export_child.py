@@ -34,9 +34,13 @@ def by_pipeline(folder: Path, name: str) -> torch.Tensor:
 def by_auto_class(folder: Path, cls: str) -> torch.Tensor:
     """The logits of an `AutoModelFor…`, for the batch that lies beside it."""
     model: Any = getattr(transformers, f"AutoModelFor{cls}").from_pretrained(folder, dtype=torch.float32, **EAGER)
+    batch = load_file(folder / "batch.safetensors")
     with torch.inference_mode():
-        output = model.eval()(**load_file(folder / "batch.safetensors"))
-    return torch.stack([output.start_logits, output.end_logits], -1) if cls == "QuestionAnswering" else output.logits
+        output = model.eval()(**batch)
+    if cls != "QuestionAnswering":
+        return output.logits
+    pair = torch.stack([output.start_logits, output.end_logits], -1)
+    return pair.masked_fill(~batch["attention_mask"].bool()[..., None], float("-inf"))
 
 
 def main() -> None:

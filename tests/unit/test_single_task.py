@@ -19,7 +19,7 @@ from mtl_nlp.errors import UserError
 from mtl_nlp.hub.aligned import align_weights
 from mtl_nlp.hub.calibration import Calibration
 from mtl_nlp.hub.checkpoint import load_model, load_tokenizer
-from mtl_nlp.hub.single_task import NotEqual, export_task, sample, vanilla_logits
+from mtl_nlp.hub.single_task import NotEqual, export_task, largest_logit, logit_gap, sample, vanilla_logits
 from mtl_nlp.model.heads import make_head
 from mtl_nlp.task import Task
 from mtl_nlp.training.finetune import finetune
@@ -115,6 +115,16 @@ def test_a_neutral_calibration_is_none() -> None:
     head = make_head(Task(name="t", head="multi_label_classification", labels=["a", "b"]))
     assert not Calibration.of({"temperature": 1.0, "thresholds": [0.5, 0.5]}, head, "")
     assert not Calibration.of(None, head, "")
+
+
+def test_places_that_do_not_count_are_neither_the_largest_logit_nor_a_difference() -> None:
+    none = float("-inf")
+    one = torch.tensor([[1.0, -3.0, none]])
+    assert largest_logit(one) == 3.0
+    assert logit_gap(one, torch.tensor([[1.5, -3.0, none]])) == 0.5
+    assert logit_gap(one, one) == 0.0
+    assert logit_gap(one, torch.tensor([[1.0, -3.0, 0.0]])) == float("inf")
+    assert logit_gap(one, torch.tensor([[1.0, float("nan"), none]])) == float("inf")
 
 
 def test_logits_that_differ_are_refused_and_nothing_is_left(checkpoint: Path, tmp_path: Path) -> None:
