@@ -171,12 +171,10 @@ def test_under_the_tasks_condition(kind: str, tiny_encoder: Path, tmp_path: Path
     torch.manual_seed(3)
     with torch.no_grad():
         for value in predictor.model.conditioning.parameters():
-            value.normal_(std=0.3)
-        for (
-            name,
-            value,
-        ) in predictor.model.named_parameters():  # random weights of a tiny encoder hardly look at other tokens
-            if ".layer." in name and value.dim() == 2:
+            value.normal_(std=0.2 if kind == "lora" else 0.3)  # those act at every module
+        for name, value in predictor.model.named_parameters():
+            # A tiny encoder of random weights hardly looks at its tokens; adapters are large enough beside it.
+            if kind != "lora" and ".layer." in name and value.dim() == 2:
                 value *= 5
     explainer, text = Explainer(predictor), "the staff was great and i love it"
     answer = predictor(text, scores=True)[0]["predictions"]
