@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import fault, listed
-from ..labels import tag_names
+from ..labels import choice_names, tag_names
 from ..task import Task
 from .explained_rows import TracedRow
 
@@ -107,8 +107,13 @@ def targets_of(
         told = {"score": found["score"], "answer": found["answer"], "predicted": answer["id"] is not None}
         return [Target(found["id"], 0, (), 1.0, "none", told)]
     if kind == "choice":
-        told = {"score": answer["score"], "choice": answer["choice"]}
-        return [Target(answer["label"], int(answer["label"]), ((0,),), 1.0, "none", told)]
+        name = answer["label"] if label is None else label
+        names = choice_names(task.labels, len(rows))
+        if name not in names:
+            raise fault(f'no choice "{name}" among {len(rows)}', key=f"--label {task.name}", allowed=listed(names))
+        told = {"score": answer["scores"][name], "predicted": name == answer["label"]}
+        told |= {"choice": answer["choice"]} if name == answer["label"] else {}
+        return [Target(name, names.index(name), ((0,),), 1.0, "none", told)]
     best = answer["ranking"][0]
     told = {"score": best["score"], "candidate": best["candidate"]}
     return [Target(str(best["index"]), best["index"], ((0,),), 1.0, "none", told)]

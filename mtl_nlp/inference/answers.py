@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..decoding import Decoded
-from ..labels import entities, to_iob2
+from ..labels import choice_names, entities, to_iob2
 from ..task import Task
 from .passes import EncodedPiece
 
@@ -65,9 +65,9 @@ def _value(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -
 def _choice(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:
     assert decoded.scores is not None
     choices = piece.piece.fields["choices"]
-    number = int(decoded.value)
-    found: Answer = {"label": decoded.value, "score": float(decoded.scores[number]), "choice": choices[number]}
-    return found | _scores([str(i) for i in range(len(choices))], decoded, top)
+    number, names = int(decoded.value), choice_names(task.labels, len(choices))
+    found: Answer = {"label": names[number], "score": float(decoded.scores[number]), "choice": choices[number]}
+    return found | _scores(names, decoded, top)
 
 
 def _answer(task: Task, decoded: Decoded, piece: EncodedPiece, top: int | None) -> Answer:

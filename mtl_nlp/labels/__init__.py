@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mtl_nlp.labels.chain import Chain, best_scores, best_tags, tag_probabilities
 from mtl_nlp.labels.decoding import transition_mask, viterbi
-from mtl_nlp.labels.names import LabelSet
+from mtl_nlp.labels.names import LabelSet, choice_names
 from mtl_nlp.labels.schemes import (
     OUTSIDE,
     SCHEMES,
@@ -45,6 +45,7 @@ __all__ = [
     "TagError",
     "best_scores",
     "best_tags",
+    "choice_names",
     "chunks",
     "entities",
     "from_iob2",

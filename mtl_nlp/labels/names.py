@@ -109,3 +109,13 @@ def _check_name(name: object, where: str, in_data: bool = False) -> None:
     if in_data:
         raise ValueError(f'labels: {where} is {name!r} ({kind}) → make the column text: "{written}"')
     raise ValueError(f'labels: {where} is {name!r} ({kind}), not a text → write it in quotes: "{written}"')
+
+
+def choice_names(labels: Sequence[str] | None, count: int) -> list[str]:
+    """What the first, second … of `count` choices are called: by the task's `labels`, else by their numbers from 0.
+
+    >>> choice_names(["A", "B", "C"], 2), choice_names(None, 2)
+    (['A', 'B'], ['0', '1'])
+    """
+    # More choices than names: a mixture of both could call two choices alike.
+    return list(labels[:count]) if labels is not None and count <= len(labels) else [str(i) for i in range(count)]

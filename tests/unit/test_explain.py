@@ -171,12 +171,10 @@ def test_under_the_tasks_condition(kind: str, tiny_encoder: Path, tmp_path: Path
     torch.manual_seed(3)
     with torch.no_grad():
         for value in predictor.model.conditioning.parameters():
-            value.normal_(std=0.3)
-        for (
-            name,
-            value,
-        ) in predictor.model.named_parameters():  # random weights of a tiny encoder hardly look at other tokens
-            if ".layer." in name and value.dim() == 2:
+            value.normal_(std=0.2 if kind == "lora" else 0.3)  # those act at every module
+        for name, value in predictor.model.named_parameters():
+            # A tiny encoder of random weights hardly looks at its tokens; adapters are large enough beside it.
+            if kind != "lora" and ".layer." in name and value.dim() == 2:
                 value *= 5
     explainer, text = Explainer(predictor), "the staff was great and i love it"
     answer = predictor(text, scores=True)[0]["predictions"]
@@ -193,6 +191,36 @@ def test_under_the_tasks_condition(kind: str, tiny_encoder: Path, tmp_path: Path
     predictor.model.conditioning = None
     alone = predictor(text, "stars")[0]["predictions"]["stars"]["value"]
     assert abs(alone - found["stars"]["logit"]) > 1e-4, "without the condition it would be another pass"
+
+
+def test_choices_with_names_are_called_by_them(tiny_encoder: Path, tmp_path: Path) -> None:
+    task = next(task for task in TASKS if task["name"] == "swag")
+    rows = [{**row, "label": "AB"[row["label"]]} for row in DATA["swag"]]
+    recipe = {
+        "encoder": str(tiny_encoder),
+        "tasks": [{**task, "labels": ["A", "B", "C"]}],
+        "training": {"max_steps": 1, "save_strategy": "no", "eval_strategy": "no"},
+        "output_dir": str(tmp_path / "run"),
+    }
+    folder = finetune(recipe, datasets={"swag": {"train": rows, "validation": rows[:4]}}).folder
+    predictor = Predictor.from_pretrained(folder, "cpu")
+    row = ROWS["choices"]
+    answer = predictor(row, scores=True)[0]["predictions"]["swag"]
+    place = row["choices"].index(answer["choice"])
+    assert answer["label"] == "AB"[place]
+    assert sorted(answer["scores"]) == ["A", "B"]
+    assert answer["score"] == answer["scores"][answer["label"]] == max(answer["scores"].values())
+    many = {**row, "choices": ["she", "love", "the", "flight"]}
+    assert predictor(many)[0]["predictions"]["swag"]["label"] in "0123", "more choices than names"
+    explainer = Explainer(predictor)
+    for label in "AB":
+        told = explainer(row, labels={"swag": label})[0][EXPLANATIONS]["swag"][0]
+        assert (told["target"], told["predicted"]) == (label, label == answer["label"])
+        assert told["score"] == answer["scores"][label]
+        shown = [word["word"] for word in told["words"] if word["field"] == "choice"]
+        assert " ".join(shown) == row["choices"]["AB".index(label)]
+    with pytest.raises(UserError, match=r'--label swag: no choice "C" among 2 → A, B'):
+        explainer(row, labels={"swag": "C"})
 
 
 def test_entities_have_an_explanation_each(predictor: Predictor) -> None:
