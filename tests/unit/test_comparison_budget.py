@@ -101,8 +101,17 @@ def test_a_variant_shares_what_it_is_scored_by(recipe: dict[str, Any], data: Pat
     assert [one.key for one in found] == [f"compare.variants.va: tasks.sent.{key}"]
 
 
-def test_another_batch_is_another_budget(recipe: dict[str, Any], data: Path) -> None:
-    given = {**recipe, "compare": {"variants": {"va": {"mixture": {"max_tokens": 200}}}}}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mixture": {"max_tokens": 200}},
+        {"mixture": {"batch": 16}},
+        {"training": {"num_train_epochs": 7}},
+        {"stopping": {"budget": {"minutes": 1}}},
+    ],
+)
+def test_another_batch_or_length_is_another_budget(recipe: dict[str, Any], data: Path, change: dict[str, Any]) -> None:
+    given = {**recipe, "compare": {"variants": {"va": change}}}
     with pytest.raises(FaultyInput, match=r"compare\.variants\.va: another budget"):
         make_plan(make_recipe(given, base=data))
 
