@@ -166,8 +166,9 @@ def prepare_comparison(
     report = planned_report(mixture)
     stopping = plan.recipe.stopping
     settled = stopping.patience is None and not stopping.budget.model_dump(exclude_none=True)
-    known = settled and not mixture.strategy.learns
     steps_of = TokenBudget(plan, root, datasets).steps if made.mixture.max_tokens is not None else None
+    # How many batches a token budget makes of the texts is another number with another seed.
+    known = settled and not mixture.strategy.learns and steps_of is None
     steps = planned_steps(report, plan, texts, steps_of)
     place = Place(folder, root, datasets, texts, steps, report if known else None, steps_of)
     return Setup(plan, place, prepared)

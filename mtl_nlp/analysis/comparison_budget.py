@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.mixture import Mixture
-from ..errors import Faults, FaultyInput
+from ..errors import Faults, FaultyInput, UserError
 from ..recipe import Recipe
 from ..training.conditioning import encoded_times
 from ..training.mixing import build_mixture, expected_tokens
@@ -83,6 +83,9 @@ def check_variants(
             mixture = build_mixture(mine)
         except FaultyInput as error:
             retell(error, where, key, faults)
+            continue
+        except UserError as error:
+            faults.add(str(error), where=where, key=key)
             continue
         ours, theirs = _budget(mixture, mine), _budget(joint, prepared)
         # Plain batches are counted exactly; a run of a learned strategy is compared as it begins.

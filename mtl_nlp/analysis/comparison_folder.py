@@ -27,7 +27,8 @@ class Place:
     Attributes:
         texts: task → its annotated training texts.
         steps: (variant, task) → optimizer steps of one run, about; for the time that is left.
-        planned: what the report of a joint run will say of its length, where nothing ends it early; None where something may.
+        planned: what the report of a joint run will say of its length, where nothing ends it early; None where something may, or
+            where the seed has a say in it.
         steps_of: (single run, texts to draw) → its steps, where batches are cut by tokens.
     """
 

@@ -373,4 +373,5 @@ def batch_asked(recipe: Recipe) -> tuple[int | None, int | None]:
 def steps_asked(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long a run is."""
     asked = [recipe.training.get(key) for key in ("max_steps", "num_train_epochs")]
-    return (*asked, recipe.stopping.budget.steps, recipe.stopping.budget.tokens)
+    budget = recipe.stopping.budget
+    return (*asked, budget.steps, budget.tokens, budget.minutes)

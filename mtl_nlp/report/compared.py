@@ -169,7 +169,7 @@ def verdicts(found: ComparisonReport, name: str) -> Block:
                 r.verdict,
                 kind,
                 ""
-                if r.detectable is None
+                if not r.detectable  # where no score varies nothing is known of chance
                 else f"{number(r.detectable * factor, 2)} {unit} would be found".replace("  ", " "),
             )
         )

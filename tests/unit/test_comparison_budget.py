@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mtl_nlp.analysis.compare import prepare_comparison
+from mtl_nlp.analysis.compare import planned_report, prepare_comparison
 from mtl_nlp.analysis.comparison_plan import Run, make_plan
 from mtl_nlp.analysis.comparison_tables import noise_table
 from mtl_nlp.cli.compare import show_plan
@@ -36,10 +36,12 @@ def test_a_single_model_with_a_token_budget_sees_its_texts_as_often(
 ) -> None:
     made = setup(tokens, data)
     plan, place = made.plan, made.place
-    passes = {corpus: one["passes"] for corpus, one in place.planned["corpora"].items()}
+    assert place.planned is None, "each seed's joint run is waited for: another seed cuts other batches"
+    joint = planned_report(prepare(make_recipe({**tokens, "seed": seed}, base=data)).mixture())
+    passes = {corpus: one["passes"] for corpus, one in joint["corpora"].items()}
     for task, texts in (("sent", 32), ("ner", 24)):
         wanted = passes[task] * texts
-        recipe = plan.recipe_of(Run("single", task, seed), data / "x", place.planned, place.texts, place.steps_of)
+        recipe = plan.recipe_of(Run("single", task, seed), data / "x", joint, place.texts, place.steps_of)
         mixture = prepare(recipe).mixture()
         drawn = sum(row.draws for row in mixture.describe(steps=mixture.planned))
         assert recipe.training["max_steps"] == mixture.planned
@@ -101,8 +103,17 @@ def test_a_variant_shares_what_it_is_scored_by(recipe: dict[str, Any], data: Pat
     assert [one.key for one in found] == [f"compare.variants.va: tasks.sent.{key}"]
 
 
-def test_another_batch_is_another_budget(recipe: dict[str, Any], data: Path) -> None:
-    given = {**recipe, "compare": {"variants": {"va": {"mixture": {"max_tokens": 200}}}}}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mixture": {"max_tokens": 200}},
+        {"mixture": {"batch": 16}},
+        {"training": {"num_train_epochs": 7}},
+        {"stopping": {"budget": {"minutes": 1}}},
+    ],
+)
+def test_another_batch_or_length_is_another_budget(recipe: dict[str, Any], data: Path, change: dict[str, Any]) -> None:
+    given = {**recipe, "compare": {"variants": {"va": change}}}
     with pytest.raises(FaultyInput, match=r"compare\.variants\.va: another budget"):
         make_plan(make_recipe(given, base=data))
 
