@@ -89,6 +89,16 @@ def calibrate(
 
     quieten_loading()
     if clear:
+        others: dict[str, object] = {
+            "--tasks": tasks,
+            "--out-of-scope": out_of_scope,
+            "--accuracy": accuracy,
+            "--set": sets,
+        }
+        others |= {"--no-thresholds": no_thresholds or None, "RECIPE": recipe}
+        given = [name for name, value in others.items() if value is not None]
+        if given:
+            raise fault(f"found it with {listed(given)}", key="--clear", cure="it does no more: leave the others out")
         clear_calibration(checkpoint)
         typer.echo(f"no calibration any more: {checkpoint}")
         return

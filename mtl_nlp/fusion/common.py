@@ -99,6 +99,10 @@ def fused_recipe(
     entries = []
     for name, parent in owners.items():
         entry = {key: value for key, value in (given.get(name) or parent.entry(name)).items() if key != "from"}
+        if name not in given and not readable([entry], None):
+            others = [other.entry(name) for other in parents if any(task.name == name for task in other.tasks)]
+            told = next((other for other in others if readable([other], None)), {})
+            entry |= {"data": told["data"]} if told else {}
         partners = {key: entry.get(key) for key in ("share_head_with", "consistent_with") if entry.get(key)}
         for key, partner in partners.items():
             if (partner.get("task") if isinstance(partner, dict) else partner) not in owners:

@@ -20,6 +20,7 @@ from ..errors import fault, listed
 from ..hub.checkpoint import check_folder
 from ..recipe import OF_A_STRATEGY, RESOLVED, Recipe, make_recipe
 from ..schema import Source, merged, read_yaml
+from ..task import find_task, with_name
 from .finetune import Result, finetune
 
 Way = Literal["frozen", "lora", "rehearsal", "distil"]
@@ -36,7 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "distil": {"retain": {"method": "distil"}},
 }
 # What belonged to the old run alone.
-OF_THE_RUN = ("encoder", "tasks", "lora", "retain", "output_dir")
+OF_THE_RUN = ("encoder", "tasks", "lora", "retain", "distil", "compare", "output_dir")
 OF_ITS_TRAINING = ("max_steps", "metric_for_best_model")
 
 
@@ -82,7 +83,7 @@ def add_task_recipe(
         cure = "choose --retain distil, or the way frozen or distil"
         raise fault("rehearsal needs the old tasks' data", key="--without-old-data", cure=cure)
     known = [one.get("name") for one in entries]
-    name = entry.get("name") if isinstance(entry, dict) else Path(entry).stem
+    name = _name_of(entry)
     if name in known:
         cure = "to train it further, write a recipe with encoder: {from: …}"
         raise fault(f"the checkpoint has {name} already", where=str(folder), key="task", cure=cure)
@@ -90,10 +91,20 @@ def add_task_recipe(
     return make_recipe(data, Source("recipe"), Path.cwd(), sets, output=target, memory=memory)
 
 
+def _name_of(entry: str | Mapping[str, Any]) -> str | None:
+    """What the new task is called, in its entry or in its file."""
+    entry = {"use": entry} if isinstance(entry, str) else entry
+    if "name" in entry or not isinstance(entry.get("use"), str):
+        return entry.get("name")
+    path = find_task(entry["use"], Path.cwd(), key="task")
+    return with_name(read_yaml(path, "task file")[0], path).get("name")
+
+
 def _old_entry(entry: Mapping[str, Any], old_data: bool) -> dict[str, Any]:
-    """A task of the old recipe; without its data only what the checkpoint has to know of it."""
+    """A task of the old recipe, whose head is now the checkpoint's; without its data only what the checkpoint has to know of it."""
+    entry = {key: value for key, value in entry.items() if key != "from"}
     if old_data:
-        return dict(entry)
+        return entry
     columns = (entry.get("data") or {}).get("columns")
     return {key: value for key, value in entry.items() if key != "data"} | (
         {"data": {"columns": columns}} if columns else {}

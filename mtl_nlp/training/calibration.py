@@ -22,6 +22,7 @@ from ..hub.checkpoint import CONFIG, METRICS, check_folder, write_json
 from ..hub.drop import mean_of_primary
 from ..hub.rewrite import rewrite_folder
 from ..metrics.calibration import (
+    TEMPERATURES,
     answering_threshold,
     best_temperature,
     expected_calibration_error,
@@ -184,12 +185,11 @@ def _chosen(
             )
     for name in [*outside, *accuracy]:
         silent = ("label",) if name in outside else ("label", "match")
+        key = "--out-of-scope" if name in outside else "--accuracy"
         if name in able and able[name].kind.annotation not in silent:
-            faults.add(
-                f"{name} ({able[name].head}) cannot abstain", key="--out-of-scope", allowed="a task of one label"
-            )
+            faults.add(f"{name} ({able[name].head}) cannot abstain", key=key, allowed="a task of one label")
         if names is not None and name not in names:
-            faults.add(f"{name} is not among --tasks", key="--out-of-scope", allowed=listed(names))
+            faults.add(f"{name} is not among --tasks", key=key, allowed=listed(names))
     for name, label in outside.items():
         if name in able and label not in (able[name].labels or ()):
             faults.add(f'found "{label}"', key=f"--out-of-scope {name}", allowed=listed(able[name].labels or (), 40))
@@ -220,9 +220,9 @@ def tune(
     """One task's calibration, and what it does to loss and calibration error (its metrics are scored by the caller)."""
     found = best_temperature(lambda temperature: outputs.loss(kind, temperature))
     if found is None:
-        logger.warning(
-            "%s: validation does not tell a temperature (no wrong answer, or too few): left at 1", kind.task.name
-        )
+        highest = outputs.loss(kind, TEMPERATURES[1]) < outputs.loss(kind, 1.0)
+        why = "the answers are no better than chance" if highest else "no wrong answer, or too few"
+        logger.warning("%s: validation does not tell a temperature (%s): left at 1", kind.task.name, why)
     temperature = 1.0 if found is None else found
     calibration = Calibration(temperature=temperature)
     plain, scaled = (decisions(kind, outputs, t) for t in (1.0, temperature))

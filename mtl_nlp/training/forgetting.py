@@ -1,6 +1,7 @@
 """What a run that began at a checkpoint has done to the tasks that it inherited: each one's validation scores before and after.
 
-Both are scored on the same texts by the same code, so a task that is untouched has equal numbers, digit by digit.
+Both are scored on the same texts by the same code, without a calibration that the new weights do not have, so a task that is
+untouched has equal numbers, digit by digit.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ def old_scores(prepared: Prepared, settings: Mapping[str, Any]) -> dict[str, flo
     if start is None or not splits:
         return {}
     own = {task.name: task for task in start.tasks}
-    # The checkpoint's labels and decoding, the run's metrics.
+    # The checkpoint's labels, the run's metrics and calibration: a task that is trained further has none any more.
     tasks = [
-        own[task.name].model_copy(update={"metrics": task.metrics, "auxiliary": task.auxiliary})
+        own[task.name].model_copy(
+            update={"metrics": task.metrics, "auxiliary": task.auxiliary, "calibration": task.calibration}
+        )
         for task in prepared.tasks
         if task.name in names
     ]

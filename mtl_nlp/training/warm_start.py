@@ -115,7 +115,16 @@ def inherit(recipe: Recipe, start: Start) -> None:
     _check_retained(recipe, start, faults)
     inherit_conditioning(recipe, start.conditioning, faults)
     faults.check()
-    left = [task.name for task in start.tasks if task.name not in recipe._inherited]
+    uncalibrated = [
+        task.name
+        for task in recipe._tasks
+        if task.name in known and known[task.name].calibration and not task.calibration
+    ]
+    if uncalibrated:
+        told = "%s: the calibration is of the weights before this run, so it is left out; run `mtl-nlp calibrate` again"
+        logger.warning(told, listed(uncalibrated))
+    names = {task.name for task in recipe.definitions}
+    left = [task.name for task in start.tasks if task.name not in names]
     if left:
         logger.warning("%s: not in the recipe, so not in the new checkpoint: %s", start.folder, listed(left))
 
@@ -177,9 +186,28 @@ def _check_retained(recipe: Recipe, start: Start, faults: Faults) -> None:
     elif len(recipe._inherited) == len(recipe.definitions) and recipe.retain.method != "rehearsal":
         cure = "add a task that is learned, or leave retain out"
         faults.add("every task of the recipe is kept", where=where, key="retain", cure=cure)
+    elif recipe.retain.method == "keep" and not _learned(recipe):
+        new = listed(task.name for task in recipe._tasks if task.name not in recipe._inherited)
+        found = f"{new}: the head is one that is kept, so nothing is left to learn"
+        cure = "leave share_head_with out, or let the old tasks be rehearsed"
+        faults.add(found, where=where, key="retain", cure=cure)
     elif len(recipe._inherited) == len(recipe.definitions) and recipe.retain.rate is not None:
         cure = "leave it out: no task is new"
         faults.add(f"found {recipe.retain.rate}", where=where, key="retain.rate", cure=cure)
+
+
+def _learned(recipe: Recipe) -> list[str]:
+    """The tasks with a head that the checkpoint does not have."""
+    partners = {task.name: task.share_head_with for task in recipe._tasks}
+    found = []
+    for name in partners:
+        owner, seen = name, {name}
+        while (partner := partners.get(owner)) is not None and partner not in seen:
+            owner = partner
+            seen.add(owner)
+        if owner not in recipe._inherited:
+            found.append(name)
+    return found
 
 
 def warm_model(start: Start, tasks: Sequence[Task], spec: EncoderSpec, untrained: Sequence[str] = ()) -> MultiTaskModel:

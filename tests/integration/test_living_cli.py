@@ -56,6 +56,10 @@ def test_what_is_wrong_is_said_with_code_2(tmp_path: Path) -> None:
         (("add-task", "nowhere", "x", "--output", "y"), "error: nowhere: no such folder"),
         (("calibrate", "nowhere", "--accuracy", "topics"), 'error: --accuracy: found "topics" → TASK=VALUE'),
         (("calibrate", "nowhere", "--accuracy", "topics=high"), "error: --accuracy: found high → TASK=SHARE"),
+        (
+            ("calibrate", "nowhere", "--clear", "--accuracy", "topics=0.9"),
+            "error: --clear: found it with --accuracy (it does no more: leave the others out)",
+        ),
         (("drop-task", "nowhere", "x"), "Missing option '--output'"),
     ):
         done = program(*arguments)

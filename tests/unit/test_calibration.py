@@ -134,11 +134,11 @@ def test_no_answer_is_wrong_and_no_label_of_the_means() -> None:
 @pytest.mark.parametrize(
     ("head", "calibration", "message"),
     [
-        ("regression", {"temperature": 2.0}, "calibration is for probabilities"),
-        ("sequence_classification", {"thresholds": {"a": 0.5}}, "thresholds are for several labels"),
-        ("multi_label_classification", {"thresholds": {"z": 0.5}}, "thresholds has z; the labels are a, b"),
-        ("multi_label_classification", {"abstain": {"threshold": 0.5}}, "abstain is for one label"),
-        ("sequence_classification", {"abstain": {"threshold": 0.5, "label": "z"}}, 'abstain.label is "z"'),
+        ("regression", {"temperature": 2.0}, "calibration: is for probabilities"),
+        ("sequence_classification", {"thresholds": {"a": 0.5}}, "calibration.thresholds: are for several labels"),
+        ("multi_label_classification", {"thresholds": {"z": 0.5}}, "calibration.thresholds: has z; the labels are a, b"),
+        ("multi_label_classification", {"abstain": {"threshold": 0.5}}, "calibration.abstain: is for one label"),
+        ("sequence_classification", {"abstain": {"threshold": 0.5, "label": "z"}}, 'calibration.abstain.label: is "z"'),
         ("sequence_classification", {"temperature": 0.0}, "calibration.temperature: found 0.0"),
         ("sequence_classification", {"abstain": {"threshold": 1.5}}, "calibration.abstain.threshold: found 1.5"),
     ],

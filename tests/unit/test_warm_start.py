@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from mtl_nlp.errors import UserError
-from mtl_nlp.hub.checkpoint import load_model
+from mtl_nlp.hub.checkpoint import load_model, write_checksums
 from mtl_nlp.recipe import make_recipe
+from mtl_nlp.schema import dump_yaml, read_yaml
 from mtl_nlp.training.add_task import add_task, add_task_recipe
 from mtl_nlp.training.finetune import finetune
 from mtl_nlp.training.forgetting import forgetting, forgetting_rows
@@ -91,6 +93,42 @@ def test_frozen_leaves_the_old_tasks_bit_equal_and_trains_the_new(base: Path, tm
     assert set(written["validation"]) == {"sent", "ner", "topic"}
     # Nothing of the old tasks is drawn.
     assert set(result.report["corpora"]) == {"topic"}
+
+
+def test_a_head_that_came_from_elsewhere_is_now_the_checkpoints(base: Path, tmp_path: Path) -> None:
+    sent, ner = entries(base)
+    second = {**read_yaml(base / "recipe.resolved.yaml")[0], "tasks": [{**sent, "from": f"{base}#sent"}, ner]}
+    second = {**second, "output_dir": str(tmp_path / "second"), "training": {**second["training"], "max_steps": 3}}
+    folder = finetune(second).folder
+    result = add_task(folder, TOPIC, "frozen", output=tmp_path / "new", sets=SHORT, datasets=DATA)
+    before, after, oldest = logits(folder), logits(tmp_path / "new"), logits(base)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(after["sent"], oldest["sent"])
+    assert set(result.report["corpora"]) == {"topic"}
+    assert result.forgetting is not None
+    assert set(result.forgetting["tasks"]) == {"sent", "ner"}
+
+
+def test_a_task_whose_head_is_kept_has_nothing_left_to_learn(base: Path, tmp_path: Path) -> None:
+    sent = entries(base)[0]
+    again = {**sent, "name": "again", "share_head_with": "sent"}
+    with pytest.raises(UserError, match="again: the head is one that is kept, so nothing is left to learn"):
+        add_task(base, again, "frozen", output=tmp_path / "new", sets=SHORT)
+
+
+def test_what_a_calibration_did_is_no_forgetting(base: Path, tmp_path: Path, caplog: Any) -> None:
+    folder = tmp_path / "calibrated"
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    # No probability reaches it, so every text of the old checkpoint is out of scope.
+    config["tasks"][0]["calibration"] = {"temperature": 1.0, "abstain": {"threshold": 0.999999}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_checksums(folder)
+    result = add_task(folder, TOPIC, "rehearsal", output=tmp_path / "new", sets=SHORT, datasets=DATA)
+    assert "sent: the calibration is of the weights before this run, so it is left out" in caplog.text
+    known = json.loads((base / "metrics.json").read_text(encoding="utf-8"))["validation"]
+    assert result.forgetting is not None
+    assert result.forgetting["tasks"]["sent"]["accuracy"]["before"] == known["sent"]["accuracy"]
 
 
 @pytest.mark.parametrize("way", ["rehearsal", "distil", "lora"])
@@ -288,5 +326,10 @@ def test_what_does_not_fit_the_checkpoint_is_named(base: Path, tmp_path: Path) -
     assert "encoder: {from: CHECKPOINT} takes its encoder" in fault_of(encoder=str(base))
     with pytest.raises(UserError, match="the checkpoint has sent"):
         add_task_recipe(base, sent, output=tmp_path / "x")
+    (tmp_path / "another.yaml").write_text(dump_yaml(sent), encoding="utf-8")
+    with pytest.raises(UserError, match="the checkpoint has sent"):
+        add_task_recipe(base, str(tmp_path / "another.yaml"), output=tmp_path / "x")
+    (tmp_path / "sent.yaml").write_text(dump_yaml({**sent, "name": "fresh"}), encoding="utf-8")
+    assert add_task_recipe(base, str(tmp_path / "sent.yaml"), output=tmp_path / "x").definitions[-1].name == "fresh"
     with pytest.raises(UserError, match='--way: found "magic" → frozen, lora, rehearsal, distil'):
         add_task_recipe(base, TOPIC, "magic", output=tmp_path / "x")
