@@ -136,7 +136,11 @@ def test_no_answer_is_wrong_and_no_label_of_the_means() -> None:
     [
         ("regression", {"temperature": 2.0}, "calibration: is for probabilities"),
         ("sequence_classification", {"thresholds": {"a": 0.5}}, "calibration.thresholds: are for several labels"),
-        ("multi_label_classification", {"thresholds": {"z": 0.5}}, "calibration.thresholds: has z; the labels are a, b"),
+        (
+            "multi_label_classification",
+            {"thresholds": {"z": 0.5}},
+            "calibration.thresholds: has z; the labels are a, b",
+        ),
         ("multi_label_classification", {"abstain": {"threshold": 0.5}}, "calibration.abstain: is for one label"),
         ("sequence_classification", {"abstain": {"threshold": 0.5, "label": "z"}}, 'calibration.abstain.label: is "z"'),
         ("sequence_classification", {"temperature": 0.0}, "calibration.temperature: found 0.0"),

@@ -178,11 +178,11 @@ def test_a_name_that_the_data_does_not_have_is_told_before_training(several: dic
 
 
 WRONG = [
-    ("regression", {"class_weights": {"a": 1.0}}, "class_weights does not fit head regression"),
+    ("regression", {"class_weights": {"a": 1.0}}, "loss.class_weights: does not fit head regression"),
     ("multi_label_classification", {"class_weights": {"a": 1.0}}, "pos_weight is for several labels"),
-    ("sequence_classification", {"pos_weight": 2.0}, "pos_weight does not fit"),
-    ("question_answering", {"smoothing": 0.1}, "smoothing does not fit head question_answering"),
-    ("multiple_choice", {"focal": 2.0}, "focal does not fit"),
+    ("sequence_classification", {"pos_weight": 2.0}, "loss.pos_weight: does not fit"),
+    ("question_answering", {"smoothing": 0.1}, "loss.smoothing: does not fit head question_answering"),
+    ("multiple_choice", {"focal": 2.0}, "loss.focal: does not fit"),
     ("sequence_classification", {"focal": 2.0, "smoothing": 0.1}, "keep one of them"),
     ("sequence_classification", {"focal": 0.0}, "greater than 0"),
     ("sequence_classification", {"smoothing": 1.0}, "less than 1"),
@@ -191,7 +191,7 @@ WRONG = [
     ("sequence_classification", {"class_weights": {"a": 0.0}}, "at least one weight above 0"),
     ("multi_label_classification", {"pos_weight": 0.0}, "greater than 0"),
     ("sequence_classification", {"wieght": 2.0}, "unknown key"),
-    ("sequence_classification", {"objective": "pairwise"}, "objective does not fit"),
+    ("sequence_classification", {"objective": "pairwise"}, "loss.objective: does not fit"),
 ]
 
 
