@@ -68,7 +68,7 @@ def render(found: Interference) -> None:
         shared = "nothing" if pair.share_until is None else f"up to {pair.share_until}"
         shared = "all" if pair.share_until == found.groups[-1] else shared
         lines.append([" · ".join(pair.tasks), affinity, f"{found.cosines['all'][i][j]:+.3f}", pair.verdict, shared])
-    show.table("Pairs", ["tasks", "affinity, %", "cosine", "train them", "share"], lines)
+    show.table("Pairs", ["tasks", "affinity, %", "cosine", "train them", "if together, share"], lines)
     typer.echo("train together: " + " | ".join(", ".join(group) for group in found.advice.groups))
     last = found.advice.share_until
     if last is None:
