@@ -11,8 +11,8 @@ Twitter Corpus and SNIPS, in random order; every task answers every text.
   after model: no decoding, no offsets, no JSON. Our side is `Predictor`, all of it.
 * Single: the plain side calls the models one after another for one text; our side is `Predictor` on one text. A side's turn lasts
   three seconds, of which the second half counts.
-* Equal labels, of a task on the texts of its own corpus, are those of `Predictor` in fp32, whose own are compared with the plain
-  models' arg max (constrained decoding may change a tag).
+* Equal labels, of a task on `--labels` texts of its own corpus, are those of `Predictor` in fp32, whose own are compared with the
+  plain models' arg max on the texts that are timed (constrained decoding may change a tag).
 
 Rounds are interleaved; medians, lowest and highest. CHECKPOINT needs no graph beside it: they are exported to a temporary folder.
 """
@@ -205,7 +205,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("data_root", type=Path)
-    parser.add_argument("--texts", type=int, default=96, help="of each corpus")
+    parser.add_argument("--texts", type=int, default=96, help="of each corpus, that are timed")
+    parser.add_argument("--labels", type=int, default=600, help="of each corpus, whose labels are compared")
     parser.add_argument("--singles", type=int, default=16, help="texts that are timed alone")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -244,13 +245,14 @@ def compare(options: argparse.Namespace) -> None:
     names = [name for name in options.tasks.split(",") if name] or [task.name for task in ours["fp32"].tasks]
     tasks = ours["fp32"].chosen(names)
     plain = Plain(plain_folder, names, {task.name for task in tasks if task.kind.annotation == "tags"})
-    sampled = sample_texts(options.checkpoint, options.data_root, options.texts)
-    texts = [text for text, _ in sampled]
+    texts = [text for text, _ in sample_texts(options.checkpoint, options.data_root, options.texts)]
+    sampled = sample_texts(options.checkpoint, options.data_root, max(options.texts, options.labels))
+    judged = [text for text, _ in sampled]
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     machine = f"{options.threads} threads, {os.cpu_count()} cores, {options.clock} time"
-    print(f"{versions}, {machine}; {len(texts)} texts, tasks {', '.join(names)}", flush=True)
-    expected = ours["fp32"].decoded(texts, names)
-    found = {name: predictor.decoded(texts, names) for name, predictor in ours.items()}
+    print(f"{versions}, {machine}; {len(texts)} texts, labels of {len(judged)}, tasks {', '.join(names)}", flush=True)
+    expected = ours["fp32"].decoded(judged, names)
+    found = {name: predictor.decoded(judged, names) for name, predictor in ours.items()}
     everywhere = {name: equal(tasks, expected, rows) for name, rows in found.items()}
     # A task's labels of the texts that it was made for; on the others it has nothing to be right about.
     shares: dict[str, dict[str, float]] = {name: {} for name in found}
@@ -259,9 +261,9 @@ def compare(options: argparse.Namespace) -> None:
         for name, rows in found.items():
             shares[name] |= equal([task], [expected[i] for i in own], [rows[i] for i in own])
     labels = {task.name: list(task.labels or ()) for task in tasks if task.kind.annotation == "label"}
-    argmax = plain(texts, 1)
+    argmax, timed = plain(texts, 1), ours["fp32"].decoded(texts, names)
     same = {
-        name: float(np.mean([known[i] == row[name] for i, row in zip(argmax[name], expected, strict=True)]))
+        name: float(np.mean([known[i] == row[name] for i, row in zip(argmax[name], timed, strict=True)]))
         for name, known in labels.items()
     }
     print(
