@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -105,19 +104,20 @@ def times(data: Any, methods: list[str], precision: str, rounds: int, warmup: in
 
 
 def peak(data_root: Path, name: str, precision: str) -> None:
-    """In a process of its own: print the peak memory of a few steps, less what stood before the first."""
+    """In a process of its own: print its peak memory over a few steps, in MiB."""
+    from mtl_nlp.training.memory import peak_memory
+
     stepper = Stepper(prepared(data_root), name, precision)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(4):
         stepper.step()
-    print(json.dumps([before / 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps((peak_memory() or 0) / 2**20))
 
 
 def peak_of(data_root: Path, name: str, precision: str) -> float:
     """Peak memory of the process in MiB."""
     command = [sys.executable, __file__, str(data_root), "--peak", name, "--precision", precision]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.strip().splitlines()[-1])[1])
+    return float(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def aim(name: str, precision: str) -> float | None:

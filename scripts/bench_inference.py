@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import tempfile
 import time
@@ -178,6 +177,7 @@ def prepare(checkpoint: Path, root: Path, place: Path) -> tuple[Path, dict[str, 
 def stream(checkpoint: Path, count: int, threads: int) -> None:
     """Speed and peak memory over a stream of short texts that is made on the way."""
     from mtl_nlp import Predictor
+    from mtl_nlp.training.memory import peak_memory
 
     words = (
         "play book show find rate add the a good bad film song table place weather tomorrow in for to my list".split()
@@ -192,7 +192,7 @@ def stream(checkpoint: Path, count: int, threads: int) -> None:
     start, marks = time.perf_counter(), {}
     for number, _ in enumerate(predictor.stream(texts(), batch_size=256), 1):
         if number in (count // 10, count // 2, count):
-            marks[number] = (time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            marks[number] = (time.perf_counter() - start, (peak_memory() or 0) / 2**20)
     print(f"\nstream of {count} texts of 3 words, {threads} threads; {predictor.path}")
     for number, (seconds, memory) in marks.items():
         print(f"  after {number}: {seconds:.1f} s, {number / seconds:.0f} texts/s, peak memory {memory:.0f} MiB")

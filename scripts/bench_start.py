@@ -71,6 +71,7 @@ def child(settings: dict[str, Any], output: str, resume: bool, steps: int) -> No
     from transformers import TrainerCallback
 
     from mtl_nlp.training.finetune import finetune
+    from mtl_nlp.training.memory import peak_memory
 
     class Leave(TrainerCallback):
         """Tells of the first step, and ends the process after the last that is wanted."""
@@ -85,7 +86,7 @@ def child(settings: dict[str, Any], output: str, resume: bool, steps: int) -> No
                 self.told = {
                     "seconds": time.perf_counter() - begun,
                     "cpu": usage.ru_utime + usage.ru_stime,
-                    "peak": usage.ru_maxrss * 1024,
+                    "peak": peak_memory() or 0,
                 }
             if steps == 1:
                 self._leave()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-import resource
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from mtl_nlp import make_recipe
 from mtl_nlp.model.encoder import load_tokenizer
 from mtl_nlp.recipe import EncoderSpec
 from mtl_nlp.training.finetune import build_trainer
+from mtl_nlp.training.memory import peak_memory
 from mtl_nlp.training.prepare import Prepared, prepare
 from mtl_nlp.training.profiling import Profile, ProfileCallback, as_text
 from mtl_nlp.training.trainer import MultiTaskTrainer
@@ -143,7 +143,7 @@ def _child(settings: Mapping[str, Any], threads: int, result: Any) -> None:
     prepared = synthetic(**settings)
     ready = time.perf_counter() - start
     clock = run(prepared)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    peak = (peak_memory() or 0) / 2**20
     rate = 1 / statistics.median(clock.per_token())
     step = statistics.median(b - a for a, b in zip(clock.ends[WARM - 1 :], clock.ends[WARM:], strict=False))
     gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from .arguments import fit_batches, training_arguments
 from .conditioning import row_cost
 from .evaluation import Scorer
 from .finetune import build_trainer, make_scorer
+from .memory import peak_memory
 from .mixing import foretold
 from .prepare import Prepared
 from .trainer import MultiTaskTrainer
@@ -269,11 +269,4 @@ def _device_name(device: torch.device) -> str:
 
 
 def _peak_memory() -> int | None:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows has none
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
