@@ -12,6 +12,7 @@ from ..balancing.settings import method_name, method_settings
 from ..conditioning import kind_of
 from ..errors import Faults, FaultyInput, listed
 from ..recipe import Recipe
+from .placing import placed
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -29,14 +30,16 @@ def check_balancing(recipe: Recipe, *, shared_texts: bool | None = None) -> None
     """
     spec, faults = recipe.balancing, Faults()
     try:
-        cls = weighting_class(method_name(spec.weighting, "balancing.weighting"))
-        method_settings(cls.Settings, spec.weighting, "balancing.weighting")
+        with placed(recipe):
+            cls = weighting_class(method_name(spec.weighting, "balancing.weighting"))
+            method_settings(cls.Settings, spec.weighting, "balancing.weighting")
     except FaultyInput as error:
-        faults.extend(_placed(error, recipe))
+        faults.extend(error)
     try:
-        make_aggregator(spec.gradients, tasks=[task.name for task in recipe.definitions], seed=recipe.seed)
+        with placed(recipe):
+            make_aggregator(spec.gradients, tasks=[task.name for task in recipe.definitions], seed=recipe.seed)
     except FaultyInput as error:
-        faults.extend(_placed(error, recipe))
+        faults.extend(error)
     faults.check()
     setup = setup_of(recipe, shared_texts)
     check_setup(setup, lambda key: recipe.place_of(*key.split(".")))
@@ -44,14 +47,6 @@ def check_balancing(recipe: Recipe, *, shared_texts: bool | None = None) -> None
     if setup.scale_free and weighted and shared_texts is not None:
         told = "balancing.gradients: %s does not feel how long a gradient is: the loss weights of %s act on their heads alone"
         logger.warning(told, setup.gradients, listed(weighted))
-
-
-def _placed(error: FaultyInput, recipe: Recipe) -> FaultyInput:
-    faults = Faults()
-    for one in error.faults:
-        where = recipe.place_of(*one.key.split("."))
-        faults.add(one.found, where=where, key=one.key, allowed=one.allowed, cure=one.cure)
-    return FaultyInput(faults)
 
 
 def setup_of(recipe: Recipe, shared_texts: bool | None = None) -> Setup:

@@ -148,7 +148,7 @@ def build_mixture(prepared: Prepared) -> Mixture:
     """
     with placed(prepared.recipe):
         mixture = _mixture(prepared)
-        if not mixture.strategy.learns:
+        if mixture.max_passes is not None and not mixture.strategy.learns:
             mixture.state_at(mixture.planned)  # so that a plan which cannot be carried out is refused now
         return mixture
 
