@@ -257,7 +257,7 @@ def score_records(
     """Each task's scores of the rows, calibrated: one encoder pass. Notes in the rows how far padding on the left shifts them."""
     batch = collator(records)
     width = batch["input_ids"].shape[1]
-    if collator.tokenizer.padding_side == "left":
+    if not collator.padding.right:
         for record in records:
             record["shift"] = width - len(record["input_ids"])
     batch["tasks"] = {name: rows for name, rows in batch["tasks"].items() if name in decoders}
@@ -322,7 +322,7 @@ def _reconcile(
 def to_device(value: Any, device: torch.device) -> Any:
     """Tensors in (nested) mappings, moved."""
     if isinstance(value, torch.Tensor):
-        return value.to(device)
+        return value.to(device, non_blocking=device.type == "cuda")
     return {name: to_device(inner, device) for name, inner in value.items()} if isinstance(value, Mapping) else value
 
 

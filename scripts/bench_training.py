@@ -1,7 +1,8 @@
 """Training speed, side by side in one run: this toolkit's joint step against plain `transformers.Trainer`, one model a corpus.
 
     python scripts/bench_training.py DATA_ROOT [--bf16] [--rounds 5] [--steps 12] [--threads N]
-    python scripts/bench_training.py DATA_ROOT --bf16 --encoder bert-base --batch 1024      for a GPU (random weights)
+    python scripts/bench_training.py DATA_ROOT --bf16 --encoder bert-base --batch 2048 --workers 8 --repeat 8 \\
+        --sides ours compiled --inference                       # for a GPU (random weights)
     python scripts/bench_training.py DATA_ROOT --tasknet        # tasknet 1.60 as one more side (see tasknet_side.py)
     python scripts/bench_training.py DATA_ROOT --overhead       # the parts of our step
     python scripts/bench_training.py DATA_ROOT --heads 3 300    # steps with few and many heads (synthetic texts)
@@ -11,6 +12,7 @@ Work: SST-2, the Broad Twitter Corpus and SNIPS (intent and slots) on the embedd
 batches of 32 (`--batch`), the encoder's own dropout. Sides:
 
 - ours: the joint recipe of the headline study, `performance: auto`;
+- ours, compiled: the same with `training.torch_compile` (on a GPU);
 - ours, plain: the same with `performance: plain` (padded, torch's dropout; batches still of similar length);
 - Trainer: one plain Trainer a corpus with dynamic padding and its own defaults, SNIPS with its slots alone, which spares it one
   of four models.
@@ -22,7 +24,7 @@ the encoder's matrices; attention itself and padding do not count).
 
 `--inference` adds what the trained models answer: from stored token ids to arg max labels on the host, ours for all tasks of a
 corpus in one pass, with the encoder's weights in bfloat16, texts sorted by length; `Trainer.predict` in bfloat16, one task a
-corpus, as they come.
+corpus, as they come; the loader's processes are started within the time that counts.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from typing import Any
 
 import torch
 import transformers
+from label_speed import answered, predicted
 from random_encoders import NAMES, encoder, encoder_weights
 from step_benchmarks import SCALES, print_heads, print_overhead, print_scaling
 from transformers.trainer_callback import PrinterCallback
@@ -48,7 +51,7 @@ from mtl_nlp.training.prepare import Prepared, prepare
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "scripts" / "recipes" / "headline.yaml"
 CORPORA = ("sst2", "broad_twitter_corpus", "snips_slots")
-WARM = 2
+WARM = 2 if not torch.cuda.is_available() else 10  # a GPU's allocator has to have seen batches of every length
 
 
 class Clock(transformers.TrainerCallback):
@@ -76,6 +79,7 @@ def prepared_for(root: Path, tasks: list[str] | None, options: argparse.Namespac
     sets = [f"training.max_steps={options.steps + WARM}", f"training.bf16={str(options.bf16).lower()}"]
     sets += [f"training.{key}={value}" for key, value in SILENT.items()]
     sets += ["performance=plain"] if performance == "plain" else []
+    sets += ["training.torch_compile=true"] if performance == "compiled" else []
     sets += [f"encoder={encoder(options.encoder)}", f"mixture.batch={options.batch}"]
     sets += [f"training.dataloader_num_workers={options.workers}"] if options.workers else []
     if tasks:
@@ -90,6 +94,16 @@ SILENT = {
     "logging_steps": 10**6,
     "disable_tqdm": "true",
 }
+
+
+def repeated(root: Path, times: int) -> Path:
+    """The corpora's training files, each several times over."""
+    target = Path(tempfile.mkdtemp(prefix="mtl-nlp-bench-data-"))
+    for file in root.glob("*/train.*"):
+        text = file.read_text(encoding="utf-8").rstrip("\n") + ("\n\n" if file.suffix == ".conll" else "\n")
+        (target / file.parent.name).mkdir()
+        (target / file.parent.name / file.name).write_text(text * times, encoding="utf-8")
+    return target
 
 
 def ours(prepared: Prepared) -> Callable[[Clock], list[int]]:
@@ -162,68 +176,13 @@ def plain(prepared: Prepared, task: str, options: argparse.Namespace) -> Callabl
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         if options.inference:
-            INFERENCE["Trainer"].append(predicted(model, collate, data, options))
+            LABELLED["Trainer"].append(predicted(model, collate, data, options.batch, options.workers, options.bf16))
         return tokens
 
     return train
 
 
-INFERENCE: dict[str, list[tuple[int, float]]] = {"ours": [], "Trainer": []}  # (real tokens, seconds)
-
-
-def predicted(model: Any, collate: Any, data: Any, options: argparse.Namespace) -> tuple[int, float]:
-    """(Real tokens, seconds) of a plain Trainer's predictions."""
-    most = min(len(data), options.steps * options.batch)
-    data = data.select(range(most))
-    arguments = transformers.TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
-        per_device_eval_batch_size=options.batch,
-        bf16_full_eval=options.bf16,
-        use_cpu=not torch.cuda.is_available(),
-        report_to="none",
-        disable_tqdm=True,
-    )
-    trainer = transformers.Trainer(
-        model, arguments, data_collator=collate, preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1)
-    )
-    trainer.predict(data.select(range(min(most, options.batch))))
-    start = time.perf_counter()
-    trainer.predict(data)
-    return sum(len(ids) for ids in data["input_ids"]), time.perf_counter() - start
-
-
-def answered(prepared: Prepared, options: argparse.Namespace) -> tuple[int, float]:
-    """(Real tokens, seconds) of our arg max labels, all corpora."""
-    from mtl_nlp.data.batching import fetch
-    from mtl_nlp.data.unlabelled import InputCollator
-    from mtl_nlp.decoding import to_device
-    from mtl_nlp.inference.precision import NarrowEncoder
-
-    model = build_trainer(prepared).multi.eval()
-    device = next(model.parameters()).device
-    runner: Any = NarrowEncoder(model) if options.bf16 else model
-    batches, tokens = [], 0
-    for corpus, split in prepared.encoded["train"].items():
-        most = min(len(split), options.steps * options.batch)
-        order = sorted(range(most), key=lambda text: -int(split.lengths[text]))
-        collator = InputCollator(prepared.tokenizer, [t for t in prepared.tasks if t.name in prepared.owners[corpus]])
-        tokens += int(split.lengths[:most].sum())
-        batches += [(collator, split, order[begin : begin + options.batch]) for begin in range(0, most, options.batch)]
-
-    def run(some: Any) -> None:
-        with torch.inference_mode():
-            waiting = []
-            for collator, split, texts in some:
-                records = [rows[0] for rows in fetch(split, texts)]
-                batch = {name: to_device(value, device) for name, value in collator(records).items()}
-                waiting += [logits.argmax(-1) for logits in runner(**batch).logits.values()]
-            for labels in waiting:
-                labels.cpu()
-
-    run(batches[:: max(1, len(batches) // 3)])
-    start = time.perf_counter()
-    run(batches)
-    return tokens, time.perf_counter() - start
+LABELLED: dict[str, list[tuple[int, float]]] = {"ours": [], "Trainer": []}  # (real tokens, seconds)
 
 
 def peak(bf16: bool) -> float:
@@ -251,7 +210,10 @@ def main() -> None:
     parser.add_argument("--encoder", choices=NAMES, default="minilm", help="all but minilm have random weights")
     parser.add_argument("--batch", type=int, default=32, help="texts a step, on every side")
     parser.add_argument("--workers", type=int, default=0, help="loader processes, on every side")
-    parser.add_argument("--sides", nargs="*", choices=("ours", "plain"), default=["ours", "plain"])
+    parser.add_argument("--sides", nargs="*", choices=("ours", "compiled", "plain"), default=["ours", "plain"])
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="go through each corpus so often an epoch: loaders begin anew at its end"
+    )
     parser.add_argument("--inference", action="store_true", help="also from token ids to labels")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tasknet", action="store_true", help="tasknet's joint training as one more side")
@@ -268,6 +230,8 @@ def main() -> None:
         parser.error("--tasknet is set up for batches of 32")
     torch.set_num_threads(options.threads)
     transformers.utils.logging.set_verbosity_error()
+    if options.repeat > 1:
+        options.data_root = repeated(options.data_root, options.repeat)
     if options.heads is not None:
         print_heads(
             options.heads or (3, 300), options.rounds, options.steps, bf16=options.bf16, detail=options.overhead
@@ -286,6 +250,8 @@ def side_by_side(options: argparse.Namespace) -> None:
     """Ours against the others, in turns."""
     joint = prepared_for(options.data_root, None, options, "auto")
     sides = {"ours": ours(joint)} if "ours" in options.sides else {}
+    if "compiled" in options.sides:
+        sides["ours, compiled"] = ours(prepared_for(options.data_root, None, options, "compiled"))
     if "plain" in options.sides:
         sides["ours, plain"] = ours(prepared_for(options.data_root, None, options, "plain"))
     singles = {task: prepared_for(options.data_root, [task], options, "plain") for task in CORPORA}
@@ -321,8 +287,10 @@ def side_by_side(options: argparse.Namespace) -> None:
         spread = f"{middle:.0f}; {min(values):.0f}, {max(values):.0f}"
         print(f"| {name} | {spread} | {middle / base:.2f} | {6 * weights * middle / most:.0%} |")
     if options.inference:
-        INFERENCE["ours"] += [answered(joint, options) for _ in range(options.rounds)]
-        found = {name: sum(n for n, _ in values) / sum(s for _, s in values) for name, values in INFERENCE.items()}
+        LABELLED["ours"] += [
+            answered(joint, options.batch, options.workers, options.bf16) for _ in range(options.rounds)
+        ]
+        found = {name: sum(n for n, _ in values) / sum(s for _, s in values) for name, values in LABELLED.items()}
         print("\n| inference | real tokens/s | × Trainer | of the matrix product's rate |\n|---|---|---|---|")
         for name, value in found.items():
             print(f"| {name} | {value:.0f} | {value / found['Trainer']:.2f} | {2 * weights * value / most:.0%} |")

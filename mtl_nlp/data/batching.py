@@ -23,6 +23,7 @@ from ..errors import fault
 from ..task import Task
 from .features import IGNORE, EncodedSplit
 from .mixture import Draw, Mixture
+from .padding import Padding
 
 Record = dict[str, Any]
 
@@ -136,6 +137,7 @@ class Collator:
         seed: int = 0,
     ) -> None:
         self.tokenizer, self.labelled, self.seed = tokenizer, labelled, seed
+        self.padding = Padding(tokenizer)
         self.tasks = {task.name: task for task in tasks}
         self.owners = {corpus: list(names) for corpus, names in owners.items()}
         masking = [task.name for task in tasks if task.kind.annotation == "none"]
@@ -146,10 +148,8 @@ class Collator:
     def __call__(self, records: Sequence[Record]) -> dict[str, Any]:
         """One batch."""
         records = [self._masked(record) for record in records]
-        columns = [name for name in ("input_ids", "token_type_ids") if name in records[0]]
-        padded = self.tokenizer.pad([{name: r[name] for name in columns} for r in records], return_tensors="pt")
-        batch: dict[str, Any] = {name: padded[name] for name in (*columns, "attention_mask")}
-        batch["tokens"] = sum(len(record["input_ids"]) for record in records)
+        batch: dict[str, Any] = self.padding(records)
+        batch["tokens"] = int(batch["attention_mask"].sum())
         batch["tasks"] = {}
         rows = self._rows_of(records)
         for name in self.tasks:
@@ -170,7 +170,7 @@ class Collator:
     def _task_rows(self, task: Task, rows: list[int], records: Sequence[Record], width: int) -> dict[str, Any]:
         longest = max(len(records[i]["input_ids"]) for i in rows)
         # Left-padded rows end at the right edge, so only right-padded ones can be cut.
-        right = self.tokenizer.padding_side == "right"
+        right = self.padding.right
         cut = longest if right else width
         # The width stays a number: as a tensor on a GPU it would have to be waited for, task by task.
         found: dict[str, Any] = {"rows": torch.tensor(rows), "width": cut}
@@ -212,10 +212,10 @@ def _matching(records: Sequence[Record], rows: Sequence[int]) -> dict[str, Tenso
 
 def _labels(kind: str, values: list[Any], width: int, shift: Sequence[int]) -> Tensor:
     if kind in ("tags", "none"):
-        table = torch.full((len(values), width), IGNORE)
-        for row, (value, start) in enumerate(zip(values, shift, strict=True)):
-            table[row, start : start + len(value)] = torch.tensor(value)
-        return table
+        table = np.full((len(values), width), IGNORE)
+        for row, value, start in zip(table, values, shift, strict=True):
+            row[start : start + len(value)] = value
+        return torch.from_numpy(table)
     if kind == "answer":
         return torch.tensor([[p + start for p in value] for value, start in zip(values, shift, strict=True)])
     if kind == "relevance":

@@ -182,7 +182,7 @@ class Passes:
         scores = score_records(model, self.decoders, self.collator, records, device=self.device, context=self.context)
         for name, values in scores.items():
             check_numbers(name, values)
-        if not self.collator.right:
+        if not self.collator.padding.right:
             shifts = [record["shift"] for record in records]
             for texts in inputs.values():
                 others = (record for text in texts for record in text.records)

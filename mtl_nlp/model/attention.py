@@ -175,6 +175,8 @@ def packed_attention(config: Any, layout: Layout) -> Iterator[None]:
         _LAYOUT.reset(token)
 
 
+# How rows are attended to depends on the batch; layers that are compiled are so around it.
+@torch.compiler.disable
 def packed_attention_forward(
     module: torch.nn.Module,
     query: Tensor,
@@ -199,7 +201,8 @@ def packed_attention_forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = bool(kwargs.get("is_causal", getattr(module, "is_causal", False)))
     with torch.autocast(query.device.type, enabled=False):
-        flat = [states[0].transpose(0, 1) for states in (query, key, value)]  # [N, h, d]
+        # Squeezed, not indexed: the gradient of an index is written into a tensor of zeros.
+        flat = [states.squeeze(0).transpose(0, 1) for states in (query, key, value)]  # [N, h, d]
         if varlen_works(query.device, query.dtype, query.shape[-1]):
             output = varlen_attention(flat, layout.ends, layout.width, dropout, scale, causal, sliding_window)
             return output[None], None

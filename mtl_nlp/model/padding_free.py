@@ -69,7 +69,7 @@ class PaddingFree:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             flat["token_type_ids"] = types.reshape(-1)[layout.places][None]
         with self._turn, packed_attention(self.encoder.config, layout):
-            hidden = self.encoder(**flat).last_hidden_state[0]  # [N, H]
+            hidden = self.encoder(**flat).last_hidden_state.squeeze(0)  # [N, H]
         padded = hidden.new_zeros(input_ids.numel(), hidden.shape[-1])
         return padded.index_copy(0, layout.places, hidden).view(*input_ids.shape, -1)
 

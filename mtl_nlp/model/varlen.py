@@ -1,8 +1,9 @@
-"""Attention for rows of various lengths in one sequence, as torch has it on NVIDIA GPUs: FlashAttention 2 (arXiv:2307.08691), and
-memory-efficient attention (arXiv:2112.05682) for short rows.
+"""Attention for rows of various lengths in one sequence on NVIDIA GPUs: FlashAttention 2 (arXiv:2307.08691) as torch has it, and
+kernels of our own for short rows (`short_rows`).
 
-`torch.nn.attention.varlen` offers flash attention without dropout, which training needs, so the operators under it are called.
-Whether they are there, and give what attention row by row gives, is tried once for each device, format and width.
+`torch.nn.attention.varlen` offers flash attention without dropout, which training needs, so the operator under it is called.
+Whether a kernel is there, and gives what attention row by row gives, is tried once for each device, format and width; one for short
+rows for each size of its tiles as well.
 """
 
 from __future__ import annotations
@@ -18,15 +19,13 @@ from torch.nn import functional as F
 logger = logging.getLogger("mtl_nlp")
 
 HALF = (torch.bfloat16, torch.float16)
-# Rows up to this length go to the memory-efficient kernel, whose tiles are smaller: forward and backward together took 0.29 ms in
-# place of 0.51 ms at 64 tokens and 0.44 ms in place of 0.31 ms at 128 (16 000 tokens, 12 heads of 64, H200). Not with dropout:
-# training with it came apart (gradients' norms in the hundreds; SNIPS' slots at 0.13 span F1 in place of 0.93 on a CPU).
+# Rows up to this length go to the kernels for short rows.
 SHORT = 64
 # Of the difference's norm to the result's: bfloat16 has 8 bits.
 CLOSE = 2e-2
-PROBE_LENGTHS = (7, 3, 12, 1, 40)
+PROBE_LENGTHS = (7, 3, 12, 1, 24, 40)
 PROBED_MOVES = 8
-# (causal, window); a memory-efficient kernel knows no window.
+# (causal, window)
 TRIED = ((False, None), (True, None), (False, 5), (True, 5))
 
 
@@ -46,10 +45,32 @@ def varlen_attention(
         width: at least the length of the longest row.
         window: a token sees those that are less than so many places away.
     """
-    short = width <= SHORT and not dropout and (window is None or width <= window)
-    if short and _agrees(_memory_efficient, states[0].device, states[0].dtype, states[0].shape[-1]):
-        return _memory_efficient(states, ends, width, dropout, scale, causal)
-    return _flash(states, ends, width, dropout, scale, causal, window)
+    kernel = _short if width <= SHORT and _agrees(_short, *_kind(states[0]), _tile(width)) else _flash
+    return kernel(states, ends, width, dropout, scale, causal, window)
+
+
+def _kind(states: Tensor) -> tuple[torch.device, torch.dtype, int]:
+    """What kernels are tried for: device, format, width of a head."""
+    return states.device, states.dtype, states.shape[-1]
+
+
+def _tile(width: int) -> int:
+    """The length up to which rows as long as this one are treated alike."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def _short(
+    states: Sequence[Tensor],
+    ends: Tensor,
+    width: int,
+    dropout: float,
+    scale: float | None,
+    causal: bool,
+    window: int | None = None,
+) -> Tensor:
+    from .short_rows import short_rows_attention  # needs Triton
+
+    return short_rows_attention(states, ends, width, dropout, scale, causal, window)
 
 
 def _flash(
@@ -78,36 +99,31 @@ def _flash(
     return found
 
 
-def _memory_efficient(
-    states: Sequence[Tensor], ends: Tensor, width: int, dropout: float, scale: float | None, causal: bool
-) -> Tensor:
-    query, key, value = (part[None] for part in states)
-    found: Tensor = torch.ops.aten._efficient_attention_forward(
-        query, key, value, None, ends, ends, width, width, dropout, int(causal), True, scale=scale
-    )[0]
-    return found[0]
-
-
 def varlen_works(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     """Whether `varlen_attention` can be used on this device, in this format, with heads of this width."""
-    return device.type == "cuda" and dtype in HALF and _agrees(_flash, device, dtype, width)
+    return device.type == "cuda" and dtype in HALF and _agrees(_flash, device, dtype, width, max(PROBE_LENGTHS))
 
 
 @cache
-def _agrees(kernel: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, width: int) -> bool:
-    """Outputs and gradients of a kernel, against attention row by row in float32; and gradients under dropout."""
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(4, sum(PROBE_LENGTHS), 2, width, generator=generator).to(device, dtype)
-    ends = torch.tensor([0, *PROBE_LENGTHS]).cumsum(0).to(device, torch.int32)
-    name, gaps = kernel.__name__.strip("_").replace("_", "-"), []
+def _agrees(kernel: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, width: int, longest: int) -> bool:
+    """Outputs and gradients of a kernel, against attention row by row in float32; and gradients under dropout.
+
+    Args:
+        width: of a head.
+        longest: of the rows it is tried on.
+    """
+    lengths = [min(length, longest) for length in PROBE_LENGTHS[:-1]] + [longest]
+    name, gaps = kernel.__name__.strip("_"), []
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-            for causal, window in TRIED if kernel is _flash else TRIED[:2]:
+            generator = torch.Generator().manual_seed(0)
+            states = torch.randn(4, sum(lengths), 2, width, generator=generator).to(device, dtype)
+            ends = torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
+            for causal, window in TRIED:
                 own = [part.clone().requires_grad_() for part in states[:3]]
                 known = [part.float().requires_grad_() for part in states[:3]]
-                given = () if window is None else (window,)
-                one = kernel(own, ends, max(PROBE_LENGTHS), 0.0, None, causal, *given)
-                other = _row_by_row(known, causal=causal, window=window)
+                one = kernel(own, ends, longest, 0.0, None, causal, window)
+                other = _row_by_row(known, lengths, causal=causal, window=window)
                 gaps.append(_gap(one, other))
                 weight = states[3]
                 pairs = zip(
@@ -116,7 +132,7 @@ def _agrees(kernel: Callable[..., Tensor], device: torch.device, dtype: torch.dt
                     strict=True,
                 )
                 gaps += [_gap(*pair) for pair in pairs]
-            gaps += [mask_gap(kernel, states, ends)] if kernel is _flash else []
+            gaps.append(mask_gap(kernel, states, ends))
     # Whatever is raised (an old card, a build without the kernel), it only means that the kernel is not used.
     except Exception as error:  # noqa: BLE001
         logger.info("attention: no %s kernel (%s: %s)", name, type(error).__name__, str(error).splitlines()[0])
@@ -134,9 +150,11 @@ def mask_gap(kernel: Callable[..., Tensor], states: Tensor, ends: Tensor) -> flo
     are the same ones.
     """
 
+    longest = int(ends.diff().max())
+
     def drawn(values: Tensor) -> Tensor:
         torch.manual_seed(0)
-        return kernel([states[0], states[1], values], ends, max(PROBE_LENGTHS), 0.5, None, False)
+        return kernel([states[0], states[1], values], ends, longest, 0.5, None, False)
 
     with torch.random.fork_rng(devices=[states.device] if states.is_cuda else []):
         values = states[2].clone().requires_grad_()
@@ -150,9 +168,9 @@ def mask_gap(kernel: Callable[..., Tensor], states: Tensor, ends: Tensor) -> flo
     return _gap(torch.stack(told), torch.stack(moved))
 
 
-def _row_by_row(states: Sequence[Tensor], *, causal: bool, window: int | None) -> Tensor:
+def _row_by_row(states: Sequence[Tensor], lengths: Sequence[int], *, causal: bool, window: int | None) -> Tensor:
     parts, begin = [], 0
-    for length in PROBE_LENGTHS:
+    for length in lengths:
         q, k, v = (part[begin : begin + length].transpose(0, 1)[None] for part in states)
         place = torch.arange(length, device=q.device)
         apart = place[:, None] - place

@@ -34,6 +34,8 @@ DEFAULTS: dict[str, Any] = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "eval_mean",
     "logging_steps": 50,
+    # A loss that is no number is shown as it is, and a GPU is not waited for in every step to hide it.
+    "logging_nan_inf_filter": False,
     # Settled by `precision` when data is prepared, and written out in the resolved recipe.
     "bf16": "auto",
     # Else transformers hides bars whenever its own verbosity is low.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ..hub.checkpoint import CARD, HISTORY, METRICS, write_json, write_model
 from ..hub.environment import history
 from ..hub.location import repository
 from ..model.dropout import MaskSource
+from ..model.encoder import compile_layers
 from ..model.multitask import MultiTaskModel
 from ..model.trial import check_encoder
 from ..recipe import Recipe, load_recipe, make_recipe
@@ -255,26 +257,41 @@ def trainer_class(prepared: Prepared) -> Callable[..., MultiTaskTrainer]:
 def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSource | None:
     """Switch the fast paths on unless `performance: plain`; the source of dropout masks, if it is ours.
 
-    A layer that is computed a second time in the backward pass, or compiled, would draw other masks than in the forward pass; a
-    sharded one gathers its parameters when it is called, which a path of our own does not do.
+    A layer that is computed a second time in the backward pass, or compiled on a CPU, would draw other masks than in the forward
+    pass; a sharded one gathers its parameters when it is called, which a path of our own does not do. On a GPU
+    `training.torch_compile` compiles the encoder layer by layer, beside the padding-free path.
 
     Raises:
         UserError: the encoder cannot encode a small batch.
     """
-    again = arguments.gradient_checkpointing or arguments.torch_compile or arguments.fsdp
-    attention = recipe.encoder_spec.attention
+    on_cpu, attention = arguments.device.type == "cpu", recipe.encoder_spec.attention
+    layers = arguments.torch_compile and not on_cpu and recipe.lora is None and model.conditioning is None
+    again = arguments.gradient_checkpointing or arguments.fsdp or (arguments.torch_compile and not layers)
     packed = recipe.performance != "plain" and not again and attention == "auto"
     if not packed and attention in ("auto", "eager", "sdpa"):  # others may not take float32
         check_encoder(model.encoder)
     if recipe.performance == "plain":
         return None
     keep_freed_memory()
-    dropout = None if again or arguments.device.type != "cpu" else MaskSource(recipe.seed)
+    dropout = None if again or not on_cpu else MaskSource(recipe.seed)
     if not again:
         model.use_fast_paths(dropout, padding_free=packed)
-    if arguments.device.type == "cpu" and arguments.world_size == 1:
+    if layers and model.padding_free is not None:
+        compile_layers(model.encoder, arguments.torch_compile_backend, arguments.torch_compile_mode)
+        leave_compiling(arguments)
+    if on_cpu and arguments.world_size == 1:
         give_sparse_gradient(model) if takes_task_gradients(recipe) else keep_row_gradient(model)
     return dropout
+
+
+def leave_compiling(arguments: Any) -> None:
+    """The Trainer shall not compile the model as a whole: it would, for each number of tokens anew.
+
+    It reads the arguments, and accelerate the variables that they have set.
+    """
+    arguments.torch_compile, arguments.torch_compile_backend, arguments.torch_compile_mode = False, None, None
+    for name in ("BACKEND", "MODE"):
+        os.environ.pop(f"ACCELERATE_DYNAMO_{name}", None)
 
 
 def make_scorer(prepared: Prepared, split: str) -> Scorer:

@@ -20,6 +20,7 @@ from transformers import Trainer, TrainingArguments
 from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoader, lookahead
 from ..data.features import EncodedSplit
 from ..data.mixture import Mixture
+from ..decoding import to_device
 from ..hub.checkpoint import read_state
 from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel, MultiTaskOutput
@@ -186,6 +187,7 @@ class MultiTaskTrainer(SavingTrainer):
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             prefetch_factor=prefetch,
+            persistent_workers=workers > 0,
             # Its own generator: the loader's seed would otherwise be drawn from the one that dropout uses.
             generator=torch.Generator().manual_seed(self.args.seed),
         )
@@ -219,6 +221,10 @@ class MultiTaskTrainer(SavingTrainer):
         self.schedule.used = (counts.encoded, counts.clock)
         self.throughput.note(counts.tokens, counts.positions)
         return batches, counts
+
+    def _prepare_input(self, data: Any) -> Any:
+        """On the run's device; a GPU is not waited for, since batches come from pinned memory."""
+        return to_device(data, self.args.device)
 
     def _count(self, batches: Sequence[Mapping[str, Any]]) -> StepCounts:
         # Beside the tasks: positions, tokens encoded, real tokens; and the first process' time, so that all end a run together.

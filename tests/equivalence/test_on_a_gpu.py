@@ -13,10 +13,12 @@ from torch import nn
 from transformers import AutoModel, BertConfig, ModernBertConfig
 
 from mtl_nlp.model.attention import layout_of, packed_attention, packed_attention_forward
+from mtl_nlp.model.encoder import compile_layers
 from mtl_nlp.model.padding_free import padding_free_path
 from mtl_nlp.model.varlen import SHORT, mask_gap, varlen_attention, varlen_works
 
 LENGTHS = [5, 40, 1, 17, 30, 9]
+LONGER = [5, SHORT + 9, 1, 17, 30, 9]  # flash attention
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 SHAPE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 99}
 CONFIGS = {
@@ -27,8 +29,8 @@ CONFIGS = {
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
+def batch(lengths: list[int] = LENGTHS) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
     ids = torch.randint(5, 99, mask.shape, generator=torch.Generator().manual_seed(0))
     return ids * mask, mask
 
@@ -88,25 +90,58 @@ def test_a_kernel_that_draws_another_mask_in_the_backward_pass_is_found_out() ->
 
 
 @on_a_gpu
+@pytest.mark.parametrize("lengths", [[5, 16, 1, 7], LENGTHS, LONGER])
 @pytest.mark.parametrize(("causal", "window"), [(False, None), (False, 6), (True, None), (True, 6)])
-def test_flash_attention_gives_what_rows_taken_apart_give(causal: bool, window: int | None) -> None:
+def test_kernels_give_what_rows_taken_apart_give(causal: bool, window: int | None, lengths: list[int]) -> None:
     config = copy.deepcopy(CONFIGS["bert"])
-    layout = layout_of(batch()[1].cuda())
+    layout = layout_of(batch(lengths)[1].cuda())
     generator = torch.Generator().manual_seed(0)
-    states = [torch.randn(1, 4, sum(LENGTHS), 32, generator=generator) for _ in range(3)]
-    weight = torch.randn(1, sum(LENGTHS), 4, 32, generator=generator).cuda()
+    states = [torch.randn(1, 4, sum(lengths), 32, generator=generator) for _ in range(3)]
+    weight = torch.randn(1, sum(lengths), 4, 32, generator=generator).cuda()
     assert varlen_works(torch.device("cuda", 0), torch.bfloat16, 32)
 
     def both(dtype: torch.dtype) -> list[torch.Tensor]:
         own = [part.to("cuda", dtype).requires_grad_() for part in states]
         with packed_attention(config, layout):
             out, _ = packed_attention_forward(torch.nn.Module(), *own, None, sliding_window=window, is_causal=causal)
-        return [out, *torch.autograd.grad((out * weight).sum(), own)]
+        return [out.detach(), *torch.autograd.grad((out * weight).sum(), own)]
 
-    flash = both(torch.bfloat16)
-    apart = both(torch.float32)  # for which there is no flash attention
-    for one, other in zip(flash, apart, strict=True):
+    found = both(torch.bfloat16)
+    apart = both(torch.float32)  # for which there is no kernel
+    for one, other in zip(found, apart, strict=True):
         assert float((one.float() - other).norm() / other.norm()) <= 0.01
+
+
+@on_a_gpu
+@pytest.mark.parametrize("lengths", [[5, 16, 1, 7], LENGTHS, LONGER])
+def test_kernels_take_heads_of_odd_widths_and_strided_states(lengths: list[int]) -> None:
+    ends = torch.tensor([0, *lengths]).cumsum(0).to("cuda", torch.int32)
+    whole = torch.randn(sum(lengths), 3, 4, 40, device="cuda", dtype=torch.bfloat16)
+    found = varlen_attention(list(whole.unbind(1)), ends, max(lengths))
+    expected = attended([part.contiguous() for part in whole.unbind(1)], ends, 0, 0.0, None, False)
+    assert float((found.float() - expected.float()).norm() / expected.float().norm()) <= 0.01
+
+
+@on_a_gpu
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_compiled_layers_give_what_layers_give(name: str) -> None:
+    plain, compiled = encoder_of(name).cuda(), encoder_of(name).cuda()
+    compile_layers(compiled)
+    paths = [padding_free_path(encoder) for encoder in (plain, compiled)]
+    for lengths in (LENGTHS, LONGER, LENGTHS[:4]):
+        ids, mask = (part.cuda() for part in batch(lengths))
+        found = []
+        for encoder, path in zip((plain, compiled), paths, strict=True):
+            assert path is not None
+            with torch.autocast("cuda", torch.bfloat16):
+                out = path(ids, mask, tokens=sum(lengths)).float()
+            weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).cuda()
+            used = [p for p in encoder.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad((out * weight).sum(), used, allow_unused=True)
+            found.append([out.detach(), *(one for one in gradients if one is not None)])
+        for one, other in zip(*found, strict=True):
+            if float(one.norm()) > 1e-3:
+                assert float((one - other).norm() / one.norm()) <= 0.03
 
 
 @on_a_gpu
@@ -169,9 +204,10 @@ def test_nothing_is_waited_for_where_the_number_of_tokens_is_known(name: str) ->
 
 
 @on_a_gpu
-def test_dropout_of_flash_attention_follows_torchs_generator() -> None:
-    config, layout = copy.deepcopy(CONFIGS["bert"]), layout_of(batch()[1].cuda())
-    states = torch.randn(1, 4, sum(LENGTHS), 32, device="cuda", dtype=torch.bfloat16)
+@pytest.mark.parametrize("lengths", [LENGTHS, LONGER])
+def test_dropout_of_kernels_follows_torchs_generator(lengths: list[int]) -> None:
+    config, layout = copy.deepcopy(CONFIGS["bert"]), layout_of(batch(lengths)[1].cuda())
+    states = torch.randn(1, 4, sum(lengths), 32, device="cuda", dtype=torch.bfloat16)
 
     def drawn(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)

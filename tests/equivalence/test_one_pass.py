@@ -33,18 +33,9 @@ TEXTS = 192
 
 
 class Padder:
-    """Pads like a tokenizer."""
+    """What padding asks of a tokenizer."""
 
-    padding_side = "right"
-
-    def pad(self, rows: list[dict[str, list[int]]], return_tensors: str) -> dict[str, Tensor]:
-        width = max(len(row["input_ids"]) for row in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-            mask[i, : len(row["input_ids"])] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+    padding_side, pad_token_id = "right", 0
 
 
 def split_of(task: Task, seed: int) -> EncodedSplit:
