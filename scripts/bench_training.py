@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ from mtl_nlp.training.prepare import Prepared, prepare
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "scripts" / "recipes" / "headline.yaml"
 CORPORA = ("sst2", "broad_twitter_corpus", "snips_slots")
-WARM = 2 if not torch.cuda.is_available() else 10  # a GPU's allocator has to have seen batches of every length
+WARM = 2 if not torch.cuda.is_available() else 5  # what a GPU needs has been allocated by then
 
 
 class Clock(transformers.TrainerCallback):
@@ -80,7 +81,8 @@ def prepared_for(root: Path, tasks: list[str] | None, options: argparse.Namespac
     sets += [f"training.{key}={value}" for key, value in SILENT.items()]
     sets += ["performance=plain"] if performance == "plain" else []
     sets += ["training.torch_compile=true"] if performance == "compiled" else []
-    sets += [f"encoder={encoder(options.encoder)}", f"mixture.batch={options.batch}"]
+    size = f"max_tokens: {options.tokens}" if options.tokens else f"batch: {options.batch}"
+    sets += [f"encoder={encoder(options.encoder)}", f"mixture={{strategy: proportional, {size}}}"]
     sets += [f"training.dataloader_num_workers={options.workers}"] if options.workers else []
     if tasks:
         sets.append(f"tasks=[{', '.join(tasks)}]")
@@ -209,6 +211,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--encoder", choices=NAMES, default="minilm", help="all but minilm have random weights")
     parser.add_argument("--batch", type=int, default=32, help="texts a step, on every side")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=0,
+        help="real tokens a step of ours (`mixture.max_tokens`) in place of --batch texts",
+    )
     parser.add_argument("--workers", type=int, default=0, help="loader processes, on every side")
     parser.add_argument("--sides", nargs="*", choices=("ours", "compiled", "plain"), default=["ours", "plain"])
     parser.add_argument(
@@ -262,10 +270,11 @@ def side_by_side(options: argparse.Namespace) -> None:
 
         sides["tasknet"] = tasknet_side(singles, steps=options.steps + WARM, bf16=options.bf16)
     rates: dict[str, list[float]] = {name: [] for name in (*sides, "Trainer")}
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         for name, side in sides.items():
             tokens, seconds = rate(side)
             rates[name].append(tokens / seconds)
+            print(f"round {number + 1}: {name}: {tokens / seconds:.0f} real tokens/s", file=sys.stderr, flush=True)
         found = {task: rate(train) for task, train in plains.items()}
         # Every corpus is gone through as often: its steps count by its size.
         tokens = sum(sizes[task] * count for task, (count, _) in found.items())

@@ -20,7 +20,7 @@ from mtl_nlp.training.prepare import Prepared
 
 # Of each corpus, whose texts are repeated until there are as many; and of ours on a GPU, which is quicker and has to go on for as
 # many seconds.
-BATCHES, STREAM = 20, 100
+BATCHES, STREAM = 6, 60
 
 
 def predicted(model: Any, collate: Any, data: Any, batch: int, workers: int, bf16: bool) -> tuple[int, float]:

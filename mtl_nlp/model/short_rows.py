@@ -1,7 +1,7 @@
 """Attention for short rows that stand one behind the other, as Triton kernels for NVIDIA GPUs.
 
 Flash attention goes through its keys in tiles of 128, so that rows of a dozen tokens keep a tenth of the GPU busy. Here a row is
-one tile, the smallest that holds it: one program a row and head has its whole matrix of weights, so softmax needs no second pass,
+one tile: one program a row and head has its whole matrix of weights, so softmax needs no second pass,
 and the backward pass computes the weights again, with the dropout mask of the forward pass, and writes every gradient once.
 
 Letters: B rows, N tokens of all rows, n tokens of a row, t the side of a tile, h heads, d width of a head.
@@ -22,6 +22,8 @@ from torch import Tensor
 WARPS = {16: 1, 32: 2, 64: 4}
 LONGEST = max(WARPS)
 SMALLEST = min(WARPS)
+# From so many tokens on each row gets the smallest tile that holds it, a launch a size; a launch costs more than that saves with less.
+MANY = 8192
 ANY = 2**30
 SEEDS = 2**31 - 1
 
@@ -51,7 +53,9 @@ def _weights(q, k, token, length, scale, causal, window):  # type: ignore[no-unt
 def _kept(seed, start, head, heads, token, side: tl.constexpr, longest: tl.constexpr, dropout):  # type: ignore[no-untyped-def]
     """The dropout mask [t, t], scaled: a function of the seed and of where a weight stands among all."""
     line = ((start + token) * heads + head) * longest
-    chance = tl.rand(seed, line[:, None] + tl.arange(0, side)[None, :], 7)  # rounds that pass every test of Salmon et al. 2011
+    chance = tl.rand(
+        seed, line[:, None] + tl.arange(0, side)[None, :], 7
+    )  # rounds that pass every test of Salmon et al. 2011
     return tl.where(chance >= dropout, 1.0 / (1.0 - dropout), 0.0)
 
 
@@ -143,20 +147,21 @@ class _Settings:
     width: int
 
     def launch(self, kernel: Any, read: Sequence[Tensor], written: Sequence[Tensor], ends: Tensor) -> None:
-        """One program a row and head, for each size of tiles that the rows may need."""
-        _, heads, depth = read[0].shape
+        """One program a row and head, for each size of tiles."""
+        tokens, heads, depth = read[0].shape
         strides = [part.stride(axis) for part in read for axis in (0, 1)]
         numbers = (self.seed, self.scale, self.dropout, self.causal, self.window)
         sizes = {"depth": depth, "wide": max(SMALLEST, triton.next_power_of_2(depth)), "longest": LONGEST}
+        enough = min(side for side in WARPS if side >= self.width)
         least = 0
         with torch.cuda.device_of(read[0]):
             for side, warps in WARPS.items():
-                if least < self.width:
+                if side == enough or (side < enough and tokens >= MANY):
                     kernel[len(ends) - 1, heads](
                         *read, *written, ends, *numbers, *strides, heads,
                         **sizes, least=least + 1, side=side, drops=self.dropout > 0, num_warps=warps,
                     )  # fmt: skip
-                least = side
+                    least = side
 
 
 class _ShortRows(torch.autograd.Function):

@@ -6,6 +6,7 @@ step's labelled rows. Units are counted over all micro-batches and processes bef
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -157,9 +158,12 @@ class MultiTaskTrainer(SavingTrainer):
         """Train, or go on from a `checkpoint-N`; what the run decided until then rules again."""
         if isinstance(resume_from_checkpoint, str | Path):
             self.schedule.load_state_dict(read_state(Path(resume_from_checkpoint))["schedule"])
+        # What is there by now stays; Python's collector would walk through all of it every few hundred steps.
+        gc.freeze()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
+            gc.unfreeze()
             self.multi.free_structure()
 
     def _get_learning_rate(self) -> float:
