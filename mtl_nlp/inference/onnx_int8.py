@@ -13,8 +13,12 @@ and a text's answer depends on its neighbours. A scale a token has neither fault
   √(size of the feature / size of its weights): SmoothQuant (arXiv:2211.10438) at α = 0.5.
 * Products may be kept in float32 (`onnx_choice` finds out which).
 
-Products of the same activation (query, key, value) are one. Embedding tables get a scale a row. Heads stay float32: they are
-small, and their logits decide. The product is onnxruntime's `MatMulIntegerToFloat`, so the graph runs there.
+Products of the same activation (query, key, value) are one, and the biases that are added to them are added together. Factors of
+what attention gives are folded into its values' weights. Embedding tables get a scale a row. Heads stay float32: they are small,
+and their logits decide. The product is onnxruntime's `MatMulIntegerToFloat`, so the graph runs there, and attention is one node of
+onnxruntime's too (`onnx_attention`).
+
+A token of zeros has s = 0 and 0 · 1/0 is no number, but whatever q becomes is finite, and s = 0 takes it off again.
 """
 
 from __future__ import annotations
@@ -27,8 +31,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .onnx_attention import ATTENTION, DOMAIN, fuse, readers, replace_nodes
+
 SCOPES = "pkg.torch.onnx.name_scopes"
-DOMAIN = "com.microsoft"
 LEVELS = 127
 STEPS = 255
 SMALL = 1e-12
@@ -104,6 +109,7 @@ def rewritten(model: Any, keep: Collection[str] = (), largest: Sizes | None = No
     import onnx
 
     chosen = [one for one in products(model) if one.name not in keep]
+    fuse(model.graph)
     _Rewriting(model.graph, chosen, largest or {}, tables=TABLES not in keep).run()
     if all(one.domain != DOMAIN for one in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
@@ -114,12 +120,17 @@ class _Rewriting:
     """One pass over the nodes of a graph."""
 
     def __init__(self, graph: Any, chosen: Sequence[Product], largest: Sizes, *, tables: bool) -> None:
-        self.graph, self.largest, self.tables = graph, largest, tables
+        self.graph, self.tables = graph, tables
         self.weights = {one.name: one for one in graph.initializer}
-        self.kinds = {name: node.op_type for node in graph.node for name in node.output}
-        self.firsts = {one.nodes[0]: one for one in chosen}
-        self.others = {name for one in chosen for name in one.nodes[1:]}
         self.by_output = {node.output[0]: node for node in graph.node}
+        self.readers = readers(graph)
+        self.firsts = {one.nodes[0]: one for one in chosen}
+        self.least = {one.source: LEAST.get(self._kind(one.source)) for one in chosen}
+        self.sums = {name: self._sum(name) for one in chosen for name in one.nodes}
+        self.done = {name for one in chosen for name in one.nodes[1:]}
+        self.done |= {name for name, bias in self.sums.values() if bias}
+        self.factors = {one.source: self._factors(one, largest[one.source]) for one in chosen if one.source in largest}
+        self.values = {value: self.factors[one.source] for one in chosen if (value := self._mixed(one))}
         self.nodes: list[Any] = []
         self.added: set[str] = set()
 
@@ -131,14 +142,37 @@ class _Rewriting:
                 self._product(self.firsts[output])
             elif self.tables and node.op_type == "Gather" and self._is_table(node):
                 self._table(node)
-            elif output not in self.others:
+            elif output not in self.done:
                 self.nodes.append(node)
-        read = {name for node in self.nodes for name in node.input} | {one.name for one in self.graph.output}
-        kept = [one for one in self.graph.initializer if one.name in read]
-        del self.graph.node[:]
-        self.graph.node.extend(self.nodes)
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
+        replace_nodes(self.graph, self.nodes)
+
+    def _kind(self, name: str) -> str:
+        return self.by_output[name].op_type if name in self.by_output else ""
+
+    def _sum(self, product: str) -> tuple[str, str | None]:
+        """(Sum, bias) where the only reader of a product adds a bias to it; otherwise the product and None."""
+        found = self.readers.get(product, [])
+        if len(found) == 1 and found[0] is not None and found[0].op_type == "Add":
+            biases = [name for name in found[0].input if name in self.weights and len(self.weights[name].dims) == 1]
+            if biases:
+                return found[0].output[0], biases[0]
+        return product, None
+
+    def _whole(self, one: Product) -> NDArray[np.float32]:
+        """The weights of a product's nodes, side by side."""
+        return np.concatenate([self._matrix(self.by_output[name].input[1]) for name in one.nodes], axis=1)
+
+    def _factors(self, one: Product, largest: NDArray[np.float32]) -> NDArray[np.float32]:
+        return smoothing(largest, self._whole(one), self.least[one.source])
+
+    def _mixed(self, one: Product) -> str | None:
+        """The values, int8 too, that attention mixes for this product, if nothing else reads either: x/f is made of values/f."""
+        if one.source not in self.factors or self._kind(one.source) != ATTENTION:
+            return None
+        value = self.by_output[one.source].input[2]
+        sums = {name for name, _ in self.sums.values()}
+        alone = len(self.readers[value]) == 1 and len(self.readers[one.source]) == len(one.nodes)
+        return value if alone and value in sums else None
 
     def _is_table(self, node: Any) -> bool:
         axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
@@ -165,33 +199,66 @@ class _Rewriting:
         return numpy_helper.to_array(self.weights[name])
 
     def _product(self, one: Product) -> None:
-        parts = [self._matrix(self.by_output[output].input[1]) for output in one.nodes]
-        whole = np.concatenate(parts, axis=1)
-        least = LEAST.get(self.kinds.get(one.source, ""))
-        smooth = smoothing(self.largest[one.source], whole, least) if one.source in self.largest else None
+        smooth, least = self.factors.get(one.source), self.least[one.source]
+        whole = self._whole(one)
         values, scales = rounded(whole if smooth is None else whole * smooth[:, None], 0)
-        label, first = f"{one.source}_of_{one.nodes[0]}", one.nodes[0]
-        activation, size = self._activation(one.source, label, smooth, least)
+        bias, divisor = self._bias(one), self._divisor(one)
+        if least:
+            real = values.astype(np.float32) * scales / (1.0 if smooth is None else smooth[:, None])
+            bias = np.float32(least) * real.sum(0) + (0.0 if bias is None else bias)
+        label, results = f"{one.source}_of_{one.nodes[0]}", [self.sums[name][0] for name in one.nodes]
+        activation, size = self._activation(one.source, label, None if self._mixed(one) else smooth)
+        step, zero = self._levels(least)
         inputs = [
             activation,
             self._constant(f"{label}_weights", values),
-            self._constant(f"int8_step_{least is None}", np.float32(1 / (LEVELS if least is None else STEPS))),
-            self._constant(f"{label}_scales", scales),
-            self._constant(f"int8_zero_{least is None}", np.uint8(128 if least is None else 0)),
+            step,
+            self._constant(f"{label}_scales", scales / divisor),
+            zero,
         ]
         out = self._node("MatMulIntegerToFloat", inputs, f"{label}_product", domain=DOMAIN)
-        shifted, several = bool(least), len(parts) > 1
-        out = self._node("Mul", [out, size], f"{label}_real" if shifted or several else first)
-        if shifted:
-            real = values.astype(np.float32) * scales / (1.0 if smooth is None else smooth[:, None])
-            offset = self._constant(f"{label}_offset", (np.float32(least or 0) * real.sum(0)).astype(np.float32))
-            out = self._node("Add", [out, offset], f"{label}_whole" if several else first)
-        if several:
-            widths = self._constant(f"{label}_widths", np.array([part.shape[1] for part in parts], dtype=np.int64))
-            self._node("Split", [out, widths], *one.nodes, axis=-1)
+        last = f"{label}_whole" if len(results) > 1 else results[0]
+        out = self._node("Mul", [out, size], last if bias is None else f"{label}_real")
+        if bias is not None:
+            offset = self._constant(f"{label}_offset", (bias / divisor).astype(np.float32))
+            out = self._node("Add", [out, offset], last)
+        if len(results) > 1:
+            widths = np.array([self._width(name) for name in one.nodes], dtype=np.int64)
+            self._node("Split", [out, self._constant(f"{label}_widths", widths)], *results, axis=-1)
 
-    def _activation(self, name: str, label: str, smooth: Any, least: float | None) -> tuple[str, str]:
-        """(quantised activation, each token's largest value), smoothed and shifted."""
+    def _bias(self, one: Product) -> NDArray[np.float32] | None:
+        """The biases of a product's nodes, side by side; None where no node has one."""
+        from onnx import numpy_helper
+
+        found = [self.sums[name][1] for name in one.nodes]
+        if not any(found):
+            return None
+        each = [numpy_helper.to_array(self.weights[name]) if name else np.zeros(1, dtype=np.float32) for name in found]
+        return self._side_by_side(one, each)
+
+    def _divisor(self, one: Product) -> NDArray[np.float32]:
+        """What each column is divided by: the factors of what attention makes of it, otherwise 1."""
+        undivided = np.ones(1, dtype=np.float32)
+        return self._side_by_side(one, [self.values.get(self.sums[name][0], undivided) for name in one.nodes])
+
+    def _side_by_side(self, one: Product, each: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """A vector a node, stretched to its width."""
+        widths = [self._width(name) for name in one.nodes]
+        return np.concatenate([np.broadcast_to(part, width) for part, width in zip(each, widths, strict=True)])
+
+    def _width(self, name: str) -> int:
+        return int(self.weights[self.by_output[name].input[1]].dims[1])
+
+    def _levels(self, least: float | None) -> tuple[str, str]:
+        """(Step, zero point) of activations."""
+        levels, zero = (LEVELS, 128) if least is None else (STEPS, 0)
+        step = self._constant(f"int8_step_{levels}", np.float32(1 / levels))
+        return step, self._constant(f"int8_zero_{zero}", np.uint8(zero))
+
+    def _activation(self, name: str, label: str, smooth: Any) -> tuple[str, str]:
+        """(quantised activation, each token's largest value), shifted, and smoothed where factors are given."""
+        least = self.least[name]
+        step, zero = self._levels(least)
         if least:
             name = self._node("Sub", [name, self._constant(f"{label}_least", np.float32(least))], f"{label}_shifted")
         if smooth is not None:
@@ -200,11 +267,8 @@ class _Rewriting:
         size = self._node("Abs", [name], f"{label}_size") if least is None else name
         last = self._constant("int8_last_axis", np.array([-1], dtype=np.int64))
         most = self._node("ReduceMax", [size, last], f"{label}_most", keepdims=1)
-        largest = self._node("Max", [most, self._constant("int8_small", np.float32(SMALL))], f"{label}_largest")
-        unit = self._node("Div", [name, largest], f"{label}_unit")
-        step = self._constant(f"int8_step_{least is None}", np.float32(1 / (LEVELS if least is None else STEPS)))
-        zero = self._constant(f"int8_zero_{least is None}", np.uint8(128 if least is None else 0))
-        return self._node("QuantizeLinear", [unit, step, zero], f"{label}_int8"), largest
+        unit = self._node("Mul", [name, self._node("Reciprocal", [most], f"{label}_inverse")], f"{label}_unit")
+        return self._node("QuantizeLinear", [unit, step, zero], f"{label}_int8"), most
 
     def _table(self, node: Any) -> None:
         name, out, ids = node.input[0], node.output[0], node.input[1]
