@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -87,8 +88,7 @@ class Decoder:
         return self._decode(scores, texts)
 
     def _first_rows(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> NDArray[np.float32]:
-        starts = np.cumsum([0] + [len(text.records) for text in texts[:-1]])
-        return scores[starts]
+        return scores[list(accumulate((len(text.records) for text in texts[:-1]), initial=0))]
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         """The logits at the task's temperature (Guo et al. 2017, arXiv:1706.04599)."""
@@ -132,7 +132,7 @@ class Decoder:
     def _tags(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> list[Decoded]:
         lengths = np.asarray([text.words for text in texts])
         table = self.word_scores(scores, texts)
-        best, _ = self.paths(scores, table, lengths)
+        best = self.paths(scores, table, lengths)
         if self.task.kind.chain:
             table = tag_probabilities(table, lengths, self._chain(scores))
         return [self.tagged(ids[:n], probs[:n]) for ids, probs, n in zip(best, table, lengths, strict=True)]
@@ -142,22 +142,37 @@ class Decoder:
 
     def paths(
         self, scores: NDArray[np.float32], table: NDArray[Any], lengths: NDArray[np.int64], possible: Any = None
-    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """The best valid tags of each text, [texts, words], and their log-probabilities up to a constant, [texts].
+    ) -> NDArray[np.int64]:
+        """The best valid tags of each text, [texts, words].
 
         Args:
             table: of `word_scores`.
             possible: [K], the tags that may be used; all if absent.
         """
+        usable = self._potentials(table, possible)
         if self.task.kind.chain:
-            chain = self._chain(scores)
-            usable = table if possible is None else np.where(possible, table, -np.inf)
-            best = best_tags(usable, lengths, chain)
-            return best, best_scores(usable, lengths, chain, best)
-        logs = np.log(np.maximum(table, FLOOR)).astype(np.float64)
-        best = viterbi(logs if possible is None else np.where(possible, logs, -np.inf), lengths, *self.constraint)
-        own = np.take_along_axis(logs, np.maximum(best, 0)[:, :, None], 2)[:, :, 0]
-        return best, np.where(best >= 0, own, 0.0).sum(1)
+            return best_tags(usable, lengths, self._chain(scores))
+        return viterbi(usable, lengths, *self.constraint)
+
+    def path_values(
+        self,
+        scores: NDArray[np.float32],
+        table: NDArray[Any],
+        lengths: NDArray[np.int64],
+        best: NDArray[np.int64],
+        possible: Any = None,
+    ) -> NDArray[Any]:
+        """Log-probabilities of the tags that `paths` gives for the same, up to a constant, [texts]."""
+        if self.task.kind.chain:
+            return best_scores(self._potentials(table, possible), lengths, self._chain(scores), best)
+        # A tag that may not be used, but that the rules leave no way around, counts with what the head says of it.
+        own = np.take_along_axis(self._potentials(table, None), np.maximum(best, 0)[:, :, None], 2)[:, :, 0]
+        return np.where(best >= 0, own, 0.0).sum(1)
+
+    def _potentials(self, table: NDArray[Any], possible: Any) -> NDArray[Any]:
+        """What is summed along a path."""
+        logs = table if self.task.kind.chain else np.log(np.maximum(table, FLOOR)).astype(np.float64)
+        return logs if possible is None else np.where(possible, logs, -np.inf)
 
     def word_scores(self, scores: NDArray[np.float32], texts: Sequence[TextInput]) -> NDArray[Any]:
         """[texts, words, K], what the head says of each word: probabilities, or a chain's log-potentials."""
@@ -308,8 +323,8 @@ def _reconcile(
         words, one = np.asarray([texts[number].words]), table[number : number + 1]
 
         def paths(possible: Any, words: Any = words, one: Any = one) -> tuple[NDArray[np.int64], float]:
-            best, value = tagging.paths(scores, one, words, possible)
-            return best[0], float(value[0])
+            best = tagging.paths(scores, one, words, possible)
+            return best[0], float(tagging.path_values(scores, one, words, best, possible)[0])
 
         assert label.scores is not None
         chosen, ids = best_pair(label.scores, agreement, paths)

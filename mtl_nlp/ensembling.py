@@ -171,7 +171,7 @@ class EnsembleDecoder(Decoder):
         taken = [entity for entity, weight in votes.items() if weight > HALF + SLACK]
         even = [entity for entity, weight in votes.items() if abs(weight - HALF) <= SLACK]
         if even:
-            best, _ = self.paths(table[None], table[None], np.asarray([text.words]))
+            best = self.paths(table[None], table[None], np.asarray([text.words]))
             likely = set(chunks([self.labels[i] for i in best[0][: text.words]]))
             taken += [entity for entity in even if entity in likely]
         tags = ["O"] * text.words

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -34,8 +35,13 @@ class Padding:
         batch: dict[str, Tensor] = {}
         for name, value in self.fill.items():
             if name in records[0]:
-                table = np.full(mask.shape, value, dtype=np.int64)
-                ids = chain.from_iterable(record[name] for record in records)
-                table[mask] = np.fromiter(ids, dtype=np.int64, count=int(lengths.sum()))
-                batch[name] = torch.from_numpy(table)
+                batch[name] = torch.from_numpy(_filled([record[name] for record in records], mask, value))
         return batch | {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+def _filled(rows: Sequence[Sequence[int]], mask: NDArray[np.bool_], value: int) -> NDArray[np.int64]:
+    if len(rows) == 1:
+        return np.asarray(rows, dtype=np.int64)
+    table = np.full(mask.shape, value, dtype=np.int64)
+    table[mask] = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(mask.sum()))
+    return table

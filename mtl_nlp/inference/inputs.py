@@ -246,18 +246,18 @@ class _Fields:
 
 def _content(task: Task, fields: Mapping[str, Any], where: str, *, empty_counts: bool) -> tuple[str, dict[str, Any]]:
     """(form, input columns) that a row gives to a task; raises `_Absent`."""
-    found = _Fields(task, fields, where, empty_counts)
-    if task.kind.input == "question":
+    found, reads = _Fields(task, fields, where, empty_counts), task.kind.input
+    if reads == "question":
         content: dict[str, Any] = {role: found.text(role) for role in ("question", "context")}
         found.check()
         return "question", content
-    if task.kind.input == "candidates":
+    if reads == "candidates":
         content = {"context": found.text("query")} | _listing(found, "candidates")
         found.check()
         return "choices", content
-    if task.kind.input == "choices":
+    if reads == "choices":
         return "choices", _choices(found)
-    if task.kind.input == "passages":
+    if reads == "passages":
         # A question is a text as any other, so that a plain text asks every task with one encoder pass.
         names = [role for role in ("query", "text") if found.find(role)[1] is not MISSING]
         content = {"text": found.text(names[0] if names else "query")}

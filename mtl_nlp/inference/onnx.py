@@ -213,7 +213,7 @@ class OnnxModel:
 
     def _of_task(self, name: str, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """The task's rows of the whole batch's logits, cut to their longest; choices gathered to their texts."""
-        chosen = logits if len(logits) == len(rows["rows"]) == 1 else logits[rows["rows"].cpu()]
+        chosen = logits if logits.shape[0] == rows["rows"].shape[0] == 1 else logits[rows["rows"].cpu()]
         kind = self.kinds[name].task.kind
         if kind.input in ("choices", "candidates"):
             return padded_choices(chosen, rows["sizes"].cpu())

@@ -74,6 +74,9 @@ def text_words(text: str) -> list[tuple[int, int]]:
     """
     words: list[tuple[int, int]] = []
     for start, end in whitespace_words(text):
+        if text[start:end].isalnum():
+            words.append((start, end))
+            continue
         inner = [i for i in range(start, end) if text[i].isalnum()]
         if not inner:
             words.append((start, end))
@@ -181,6 +184,8 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
     kept = piece.strip()
     if not kept:
         return start, start
+    if len(kept) == len(piece):
+        return start, end
     start += len(piece) - len(piece.lstrip())
     return start, start + len(kept)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 WARPS = {16: 1, 32: 2, 64: 4}
 LONGEST = max(WARPS)
 SMALLEST = min(WARPS)
-# From so many tokens on each row gets the smallest tile that holds it, a launch a size; with less, a launch costs more than it saves.
+# With so many tokens each row gets the smallest tile that holds it, a launch a size; with fewer, a launch costs more than it saves.
 MANY = 8192
 ANY = 2**30
 SEEDS = 2**31 - 1
