@@ -1,6 +1,6 @@
 """Attention in a graph as one node: onnxruntime's `MultiHeadAttention` in the place of ten standard ones.
 
-    softmax(q kᵀ · scale + bias) v        q, k, v [rows, tokens, heads · size], cut into heads; bias [1 or rows, 1 or heads, T, T]
+    softmax(q kᵀ · scale + bias) v      q, k, v [rows, tokens, heads · size], cut into heads; bias [1 or rows, 1 or heads, T, T]
 
 The pattern is what PyTorch's exporter writes for transformers' eager attention. What departs from it anywhere (rotary or relative
 positions, shared keys, sizes that the graph does not state) is left as it is. The node is onnxruntime's own, so only graphs that
@@ -40,6 +40,8 @@ def fuse(graph: Any) -> int:
     import onnx
 
     found = _Reader(graph).attentions()
+    if not found:
+        return 0
     made = {
         one.output: onnx.helper.make_node(
             ATTENTION,
@@ -52,8 +54,7 @@ def fuse(graph: Any) -> int:
         )
         for one in found
     }
-    nodes = [made.get(node.output[0], node) for node in graph.node]
-    replace_nodes(graph, nodes)
+    replace_nodes(graph, [made.get(node.output[0], node) for node in graph.node])
     return len(found)
 
 

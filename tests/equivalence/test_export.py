@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from mtl_nlp.errors import UserError
 from mtl_nlp.hub.checkpoint import load_model, load_tokenizer, write_model
 from mtl_nlp.hub.single_task import checkpoint_logits, export_task, exportable, sample
-from mtl_nlp.inference.onnx_export import export_onnx
+from mtl_nlp.inference.onnx import GRAPH, OnnxModel
+from mtl_nlp.inference.onnx_attention import fuse
+from mtl_nlp.inference.onnx_export import TOLERANCE, difference, export_onnx
 from mtl_nlp.kinds import HEADS, head_kind
 from mtl_nlp.model.config import MultiTaskConfig, task_record
 from mtl_nlp.model.heads import VanillaHead, make_head
@@ -30,6 +33,14 @@ from .export_child import TEXTS
 ARCHITECTURES = ["bert", "distilbert", "roberta", "xlm-roberta", "electra", "albert", "deberta-v2", "deberta-v3"]
 ARCHITECTURES += ["mpnet", "modernbert", "eurobert"]
 VANILLA = [name for name in HEADS.names() if issubclass(head_kind(name).torch_half(), VanillaHead)]
+FUSED = {
+    "bert",
+    "distilbert",
+    "roberta",
+    "xlm-roberta",
+    "electra",
+    "albert",
+}  # attention without other positions than the input's
 LACKING = {"eurobert": {"question_answering", "multiple_choice"}}
 
 
@@ -174,3 +185,10 @@ def test_the_onnx_graph_gives_the_logits(
     made = export_onnx(folder, tmp_path / "onnx")
     assert made.tasks == [task.name for task in model.tasks if task.kind.annotation != "none"]
     assert made.difference <= 1e-5
+    graph = onnx.load(str(made.folder / GRAPH))
+    layers = sum(node.op_type == "Softmax" for node in graph.graph.node)
+    assert fuse(graph.graph) == (layers if name in FUSED else 0)
+    graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(graph, str(tmp_path / GRAPH))
+    gap, largest = difference(model, OnnxModel(tmp_path / GRAPH), load_tokenizer(folder))
+    assert gap <= TOLERANCE * max(1.0, largest)
