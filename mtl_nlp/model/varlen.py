@@ -19,8 +19,11 @@ from torch.nn import functional as F
 logger = logging.getLogger("mtl_nlp")
 
 HALF = (torch.bfloat16, torch.float16)
-# Rows up to this length go to the kernels for short rows.
+# Rows up to this length go to the kernels for short rows, if they have so many tokens together: launching from Python takes the
+# host longer than flash attention takes for less (fourteen tokens a row, forward and backward, H200: 14.2 ms in place of 0.58 ms
+# for 96 000 tokens).
 SHORT = 64
+FEW = 1024
 # Of the difference's norm to the result's: bfloat16 has 8 bits.
 CLOSE = 2e-2
 PROBE_LENGTHS = (7, 3, 12, 1, 24, 40)
@@ -45,7 +48,8 @@ def varlen_attention(
         width: at least the length of the longest row.
         window: a token sees those that are less than so many places away.
     """
-    kernel = _short if width <= SHORT and _agrees(_short, *_kind(states[0]), _tile(width)) else _flash
+    short = width <= SHORT and len(states[0]) >= FEW and _agrees(_short, *_kind(states[0]), _tile(width))
+    kernel = _short if short else _flash
     return kernel(states, ends, width, dropout, scale, causal, window)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, BertConfig, ModernBertConfig
 
+from mtl_nlp.model import varlen
 from mtl_nlp.model.attention import layout_of, packed_attention, packed_attention_forward
 from mtl_nlp.model.encoder import compile_layers
 from mtl_nlp.model.padding_free import padding_free_path
@@ -25,6 +26,14 @@ CONFIGS = {
     "bert": BertConfig(**SHAPE),
     "modernbert": ModernBertConfig(**SHAPE, **SPECIAL, local_attention=16, global_attn_every_n_layers=3),
 }
+
+
+@pytest.fixture(params=["short rows", "flash"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kernel that attends to rows of up to `SHORT` tokens."""
+    monkeypatch.setattr(varlen, "FEW", 0 if request.param == "short rows" else 10**9)
+    return str(request.param)
+
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 
@@ -90,6 +99,7 @@ def test_a_kernel_that_draws_another_mask_in_the_backward_pass_is_found_out() ->
 
 
 @on_a_gpu
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("lengths", [[5, 16, 1, 7], LENGTHS, LONGER])
 @pytest.mark.parametrize(("causal", "window"), [(False, None), (False, 6), (True, None), (True, 6)])
 def test_kernels_give_what_rows_taken_apart_give(causal: bool, window: int | None, lengths: list[int]) -> None:
@@ -113,6 +123,7 @@ def test_kernels_give_what_rows_taken_apart_give(causal: bool, window: int | Non
 
 
 @on_a_gpu
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("lengths", [[5, 16, 1, 7], LENGTHS, LONGER])
 def test_kernels_take_heads_of_odd_widths_and_strided_states(lengths: list[int]) -> None:
     ends = torch.tensor([0, *lengths]).cumsum(0).to("cuda", torch.int32)
@@ -123,6 +134,7 @@ def test_kernels_take_heads_of_odd_widths_and_strided_states(lengths: list[int])
 
 
 @on_a_gpu
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_compiled_layers_give_what_layers_give(name: str) -> None:
     plain, compiled = encoder_of(name).cuda(), encoder_of(name).cuda()
@@ -145,6 +157,7 @@ def test_compiled_layers_give_what_layers_give(name: str) -> None:
 
 
 @on_a_gpu
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_an_encoder_gives_on_a_gpu_what_it_gives_on_a_cpu(name: str) -> None:
     encoder, (ids, mask) = encoder_of(name), batch()
@@ -161,6 +174,7 @@ def test_an_encoder_gives_on_a_gpu_what_it_gives_on_a_cpu(name: str) -> None:
 
 
 @on_a_gpu
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_gradients_on_a_gpu_are_those_of_a_cpu(name: str) -> None:
     ids, mask = batch()
@@ -184,6 +198,7 @@ def test_gradients_on_a_gpu_are_those_of_a_cpu(name: str) -> None:
 
 
 @on_a_gpu
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_nothing_is_waited_for_where_the_number_of_tokens_is_known(name: str) -> None:
     encoder = encoder_of(name).cuda().train()
@@ -204,6 +219,7 @@ def test_nothing_is_waited_for_where_the_number_of_tokens_is_known(name: str) ->
 
 
 @on_a_gpu
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("lengths", [LENGTHS, LONGER])
 def test_dropout_of_kernels_follows_torchs_generator(lengths: list[int]) -> None:
     config, layout = copy.deepcopy(CONFIGS["bert"]), layout_of(batch(lengths)[1].cuda())
@@ -219,15 +235,15 @@ def test_dropout_of_kernels_follows_torchs_generator(lengths: list[int]) -> None
 
 
 @on_a_gpu
-@pytest.mark.parametrize("width", [SHORT, SHORT + 1])  # either kernel
-def test_what_the_forward_pass_drops_the_backward_pass_drops(width: int) -> None:
+@pytest.mark.usefixtures("kernel")
+def test_what_the_forward_pass_drops_the_backward_pass_drops() -> None:
     """Under one seed the output is linear in the values: moving them moves it as the gradient says, if the masks are the same."""
     ends = torch.tensor([0, *LENGTHS]).cumsum(0).to("cuda", torch.int32)
     query, key, values, weight, move = torch.randn(5, sum(LENGTHS), 4, 32, device="cuda").to(torch.bfloat16)
 
     def drawn(given: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)
-        return varlen_attention([query, key, given], ends, width, 0.3)
+        return varlen_attention([query, key, given], ends, max(LENGTHS), 0.3)
 
     values.requires_grad_()
     gradient = torch.autograd.grad((drawn(values) * weight).sum(), values)[0]

@@ -16,6 +16,7 @@ if torch.cuda.is_available():
 os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 pytest.importorskip("triton", reason="Triton is not installed (torch for CPUs comes without it)")
 
+from mtl_nlp.model import short_rows  # noqa: E402
 from mtl_nlp.model.short_rows import short_rows_attention  # noqa: E402
 
 
@@ -38,9 +39,13 @@ def row_by_row(parts: list[torch.Tensor], causal: bool, window: int | None) -> t
     return torch.cat(found)
 
 
+@pytest.mark.parametrize("many", [0, 10**9])  # every row has the smallest tile that holds it, or all the largest
 @pytest.mark.parametrize("width", [32, 40])
 @pytest.mark.parametrize(("causal", "window"), TRIED)
-def test_outputs_and_gradients_are_those_of_attention_row_by_row(causal: bool, window: int | None, width: int) -> None:
+def test_outputs_and_gradients_are_those_of_attention_row_by_row(
+    causal: bool, window: int | None, width: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(short_rows, "MANY", many)
     (*parts, weight), ends = states(width)
     own, known = ([part.clone().requires_grad_() for part in parts] for _ in range(2))
     one = short_rows_attention(own, ends, max(LENGTHS), 0.0, None, causal, window)
@@ -58,7 +63,9 @@ def test_states_may_lie_apart_in_memory() -> None:
     assert torch.allclose(short_rows_attention(parts, ends, max(LENGTHS)), row_by_row(parts, False, None), atol=1e-5)
 
 
-def test_what_the_forward_pass_drops_the_backward_pass_drops() -> None:
+@pytest.mark.parametrize("many", [0, 10**9])
+def test_what_the_forward_pass_drops_the_backward_pass_drops(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_rows, "MANY", many)
     parts, ends = states(32)
     assert mask_gap(short_rows_attention, torch.stack(parts), ends) <= 1e-5
 
