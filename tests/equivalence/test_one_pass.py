@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mtl_nlp.data.batching import Collator
 from mtl_nlp.data.features import EncodedSplit
@@ -178,7 +179,9 @@ class InOrder(torch.utils.data.Dataset):
         return self.rows[i]
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = Padder().pad(rows, "pt")
+        ids = [torch.tensor(row["input_ids"]) for row in rows]
+        batch = {"input_ids": pad_sequence(ids, batch_first=True)}
+        batch["attention_mask"] = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
         labels = [row[f"@{self.task.name}"] for row in rows]
         if self.task is NER:
             width = batch["input_ids"].shape[1]
