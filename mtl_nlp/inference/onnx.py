@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import statistics
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,21 +27,17 @@ from ..model.losses import padded_choices
 from ..model.multitask import MultiTaskOutput
 from ..schema import Source, validate
 from ..task import Task
-
-logger = logging.getLogger("mtl_nlp")
+from .onnx_threads import QuickerSession
 
 GRAPH = "model.onnx"
 KEY = "mtl_nlp"
 EXTRA = 'onnxruntime is missing: pip install "mtl-nlp[onnx]"'
 # Kinds of annotation whose logits have one row of scores a token.
 ON_TOKENS = ("tags", "answer", "none")
-# Up to so many tokens an int8 graph's products are so short that its threads may cost more by waiting for each other than they
-# save, above all where two virtual cores share a physical one: the first such inputs are answered by one thread and by several, in
-# long turns, and the quicker go on (virtual cores take some tenths of a second of work to run at their full rate).
+# Up to so many tokens an int8 graph is answered by one thread or by several, whichever is quicker (`onnx_threads`); graphs of up to
+# so many bytes are held twice for it.
 FEW_TOKENS = 64
-TURNS, RUNS = 2, 128
-# What an input takes beside its tokens, in tokens; so that times of different ones can be compared.
-BASE_TOKENS = 20
+HELD_TWICE = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -122,12 +113,12 @@ class OnnxModel:
             raise UserError(EXTRA) from error
         self.path = path
         self.session = open_session(path, device, threads)
-        several = (threads or torch.get_num_threads()) > 1 and (device is None or device.type == "cpu")
-        self._few: Any = None if several else self.session
-        self._choosing = threading.Lock()
-        self._sessions: list[Any] = []  # those that are tried
-        self._seconds: list[float] = []
         self.info = GraphInfo.parsed(self.session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
+        several = (threads or torch.get_num_threads()) > 1 and (device is None or device.type == "cpu")
+        self.quicker: QuickerSession | None = None
+        if several and self.info.precision == "int8":
+            keep = path.stat().st_size <= HELD_TWICE
+            self.quicker = QuickerSession(self.session, lambda: open_session(path, threads=1), keep=keep)
         self.inputs = [one.name for one in self.session.get_inputs()]
         known = {one.name for one in self.session.get_outputs()}
         lacking = sorted(set(self.info.outputs.values()) - known)
@@ -178,38 +169,9 @@ class OnnxModel:
     def run(self, names: Sequence[str], fed: dict[str, Any]) -> list[Any]:
         """The outputs of these names as arrays."""
         tokens = fed["input_ids"].size
-        if self.info.precision != "int8" or tokens > FEW_TOKENS:
-            return list(self.session.run(list(names), fed))
-        if self._few is None and self._choosing.acquire(blocking=False):
-            try:
-                return self._tried(list(names), fed, tokens)
-            finally:
-                self._choosing.release()
-        return list((self._few or self.session).run(list(names), fed))
-
-    def _tried(self, names: list[str], fed: dict[str, Any], tokens: int) -> list[Any]:
-        """Answered by the session whose turn it is, and timed; after the last turn the quicker one is kept."""
-        if self._few is not None:
-            return list(self._few.run(names, fed))
-        if not self._sessions:
-            self._sessions = [self.session, open_session(self.path, threads=1)]
-        place = len(self._seconds) // RUNS % 2
-        start = time.perf_counter()
-        found = list(self._sessions[place].run(names, fed))
-        self._seconds.append((time.perf_counter() - start) / (tokens + BASE_TOKENS))
-        if len(self._seconds) == 2 * TURNS * RUNS:
-            self._few, self._sessions = self._quicker(), []
-        return found
-
-    def _quicker(self) -> Any:
-        # A turn begins with the threads of the other session still about, so its first half does not count.
-        turns = [self._seconds[begin + RUNS // 2 : begin + RUNS] for begin in range(0, len(self._seconds), RUNS)]
-        several, alone = (statistics.median(chain.from_iterable(turns[place::2])) for place in (0, 1))
-        count = self.session.get_session_options().intra_op_num_threads
-        told = "int8: up to %d tokens on %d thread%s (%.3f ms a token on %d, %.3f on one)"
-        best = count if several <= alone else 1
-        logger.info(told, FEW_TOKENS, best, "s" if best > 1 else "", 1e3 * several, count, 1e3 * alone)
-        return self._sessions[0 if best > 1 else 1]
+        if self.quicker is not None and tokens <= FEW_TOKENS:
+            return self.quicker.run(names, fed, tokens)
+        return list(self.session.run(list(names), fed))
 
     def _of_task(self, name: str, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """The task's rows of the whole batch's logits, cut to their longest; choices gathered to their texts."""

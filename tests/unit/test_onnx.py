@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ import torch
 
 from mtl_nlp import Predictor
 from mtl_nlp.errors import UserError
-from mtl_nlp.inference.onnx import FEW_TOKENS, GRAPH, KEY, RUNS, TURNS, OnnxModel
+from mtl_nlp.inference import onnx_threads
+from mtl_nlp.inference.onnx import FEW_TOKENS, GRAPH, KEY, OnnxModel
 from mtl_nlp.inference.onnx_choice import agreement
 from mtl_nlp.inference.onnx_export import export_onnx
 from mtl_nlp.inference.onnx_int8 import rounded
+from mtl_nlp.inference.onnx_threads import QuickerSession
 from mtl_nlp.task import Task
 from tests.tiny_checkpoint import CONTEXT, build_checkpoint
 
@@ -118,27 +122,62 @@ def test_int8_answers_do_not_depend_on_the_batch(small: Any) -> None:
         assert torch.allclose(together["ner"][row, :width], alone["ner"][0], atol=1e-5)
 
 
-def test_few_tokens_of_int8_run_on_the_quicker_session_and_give_the_same(small: Any, graph: Path) -> None:
+def test_few_tokens_of_int8_run_on_the_quicker_session_and_give_the_same(
+    small: Any, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_threads, "FIRST", (8, 2))
     model, whole = (OnnxModel(folder / GRAPH, threads=2) for folder in (small.folder, graph))
     ids = torch.randint(5, 60, (FEW_TOKENS // 12 + 1, 12), generator=torch.Generator().manual_seed(1))
     many = model(ids).logits
     assert many is not None
-    assert model._seconds == []
-    answers = [model(ids[:2]).logits]
-    assert [s.get_session_options().intra_op_num_threads for s in model._sessions] == [2, 1]
-    tried = list(model._sessions)
-    answers += [model(ids[:2]).logits for _ in range(2 * TURNS * RUNS - 1)]
-    assert model._few in tried
-    assert model._sessions == [], "the slower one is let go"
+    assert model.quicker is not None
+    assert model.quicker._seconds == [], "so many tokens are not tried on"
+    answers = [model(ids[:2]).logits for _ in range(2 * 2 * 8)]
+    assert [s.get_session_options().intra_op_num_threads for s in model.quicker.sessions] == [2, 1]
+    assert model.quicker._seconds is None, "that was the trial"
     for answer in [*answers, model(ids[:2]).logits]:
         assert answer is not None
         for task in ("sent", "ner"):
             assert torch.equal(answer[task], answers[0][task]), "whichever session is asked, the answer is the same"
             assert torch.allclose(many[task][:2], answer[task], atol=1e-5)
-    whole(ids[:2], tasks={"sent": {"rows": torch.arange(2)}})
-    assert whole._seconds == []
-    one = OnnxModel(small.folder / GRAPH, threads=1)
-    assert one._few is one.session
+    assert whole.quicker is None, "float32 is not tried"
+    assert OnnxModel(small.folder / GRAPH, threads=1).quicker is None
+
+
+class _Slow:
+    """Takes its time, which may change."""
+
+    def __init__(self, threads: int, seconds: float) -> None:
+        self.threads, self.seconds, self.asked = threads, seconds, 0
+
+    def get_session_options(self) -> Any:
+        return SimpleNamespace(intra_op_num_threads=self.threads)
+
+    def run(self, names: Any, fed: Any) -> list[int]:
+        self.asked += 1
+        time.sleep(self.seconds)
+        return [self.threads]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_quicker_session_is_looked_for_again(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("FIRST", (4, 1)), ("LATER", (2, 1)), ("AGAIN", 10), ("MARGIN", 3.0)):
+        monkeypatch.setattr(onnx_threads, name, value)
+    several, one = _Slow(2, 0.02), _Slow(1, 0.002)
+    quicker = QuickerSession(several, lambda: one, keep=keep)
+
+    def answers(number: int) -> list[int]:
+        return [quicker.run([], {}, 8)[0] for _ in range(number)]
+
+    assert answers(8) == [2] * 4 + [1] * 4
+    assert answers(10) == [1] * 10, "one thread was quicker"
+    several.seconds, one.seconds = 0.002, 0.02
+    assert answers(4) == ([2, 2, 1, 1] if keep else [1] * 4)
+    assert answers(10) == [2 if keep else 1] * 10
+    assert len(quicker.sessions) == (2 if keep else 1), "the slower one is let go where it is not kept"
+    several.seconds, one.seconds = 0.02, 0.01
+    assert answers(4) == ([2, 2, 1, 1] if keep else [1] * 4)
+    assert answers(3) == [2 if keep else 1] * 3, "somewhat quicker is no reason to change"
 
 
 def test_rounding_is_exact_at_the_largest_value() -> None:
