@@ -114,10 +114,12 @@ def _search(
     values = np.where(real, values, floor)
     follower = np.zeros((width, rows, count), dtype=np.int64)
     ahead = np.zeros((rows, count))
+    barred = np.where(allowed, 0.0, -np.inf)
+    reach, row, tag = np.empty((rows, count, count)), np.arange(rows)[:, None], np.arange(count)
     for word in range(width - 1, 0, -1):
-        reach = np.where(allowed, (values[:, word] + ahead)[:, None, :], -np.inf)
+        np.add(barred, (values[:, word] + ahead)[:, None, :], out=reach)
         follower[word] = reach.argmax(axis=2)
-        ahead = np.where(inside[:, word, None], reach.max(axis=2), 0.0)
+        ahead = np.where(inside[:, word, None], reach[row, tag, follower[word]], 0.0)
     total = np.where(start_allowed, values[:, 0] + ahead, -np.inf)
     if np.isneginf(total.max(axis=1)).any():
         raise ValueError("allowed: no tag sequence is → let some tag begin and every tag have a successor")
