@@ -20,7 +20,7 @@ from ...conditioning import Conditioning as Settings
 from ...conditioning import ConditioningRecord
 from ...errors import fault, listed
 from ..padding_free import TOLERANCE, PaddingFree, first_positions
-from ..trial import in_eval, probe
+from ..trial import in_eval, probe, tried
 from .conditions import Conditioning, Encoded
 from .sites import KEY, embeddings_of, is_linear, is_norm, unfit
 
@@ -31,9 +31,11 @@ def condition(model: Any, settings: Settings) -> None:
     """Give every task of `model` a fresh condition; the encoder's outputs stay what they were (`token` apart).
 
     Raises:
-        UserError: the encoder cannot be conditioned in this way, with the reason.
+        UserError: the encoder cannot be conditioned in this way, with the reason; or it cannot encode a small batch.
     """
     encoder = model.encoder
+    with in_eval(encoder):
+        tried(encoder)
     record = _record(encoder, settings)
     model.config.conditioning = record.model_dump()
     model.conditioning = Conditioning(record, encoder, [task.name for task in model.tasks])
