@@ -100,6 +100,10 @@ class MixtureLoader(DataLoader[Record]):
         """Choose the epoch."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
+    def close(self) -> None:
+        """End the worker processes, which stay from epoch to epoch."""
+        self._iterator = None
+
 
 def lookahead(workers: int, prefetch: int | None, most: int | None) -> tuple[int, int | None]:
     """Loader workers and batches that each prepares ahead, such that they are at most `most` micro-batches ahead of training.

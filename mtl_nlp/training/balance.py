@@ -25,7 +25,8 @@ from ..recipe import Balancing
 from .gradient_steps import ParameterSteps, RepresentationSteps, losses_again
 
 if TYPE_CHECKING:
-    from .trainer import MultiTaskTrainer, StepCounts
+    from .counts import StepCounts
+    from .trainer import MultiTaskTrainer
 
 Inputs = dict[str, Any]
 

@@ -22,7 +22,8 @@ from ..model.encoder import layer_groups
 from .gradient_steps import reduced
 
 if TYPE_CHECKING:
-    from .trainer import MultiTaskTrainer, StepCounts
+    from .counts import StepCounts
+    from .trainer import MultiTaskTrainer
 
 COSINES = "gradient_cosines.json"
 

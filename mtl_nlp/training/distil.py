@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from ..errors import fault
 from ..model.multitask import MultiTaskModel
 from ..task import Task
-from .trainer import MultiTaskTrainer, StepCounts
+from .counts import StepCounts
+from .trainer import MultiTaskTrainer
 
 DISTILLED = ("label", "labels", "value", "tags", "answer")
 

@@ -21,7 +21,8 @@ from ..data.parts import split_by_rows
 from ..model.multitask import MultiTaskModel
 
 if TYPE_CHECKING:
-    from .trainer import MultiTaskTrainer, StepCounts
+    from .counts import StepCounts
+    from .trainer import MultiTaskTrainer
 
 
 def shared_parameters(model: MultiTaskModel) -> list[nn.Parameter]:

@@ -28,9 +28,10 @@ from ..distil import Distil
 from ..model.losses import IGNORE
 from ..model.multitask import MultiTaskOutput
 from ..task import Task
+from .counts import StepCounts
 from .distil import binary_divergence, soft_divergence
 from .teachers import Targets
-from .trainer import MultiTaskTrainer, StepCounts
+from .trainer import MultiTaskTrainer
 
 TEACHER = "teacher"
 

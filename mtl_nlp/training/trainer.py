@@ -9,8 +9,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from .arguments import OwnArguments
 from .balance import AfterUpdate, Balancer
 from .callbacks import ScheduleCallback, TaskProgress
 from .cosines import GradientCosines
+from .counts import StepCounts, TaskLog
 from .evaluation import Scorer
 from .optimizer import parameter_groups
 from .publishing import Publisher
@@ -37,46 +36,6 @@ from .saving import SavingTrainer
 from .schedule import Schedule
 from .sharding import idle_tasks
 from .throughput import Throughput
-
-
-@dataclass
-class StepCounts:
-    """Labelled units and rows of each task in one optimizer step, over all micro-batches and processes.
-
-    With class weights a unit counts as much as its weight, so that the mean is a weighted one. `tokens` are the real ones of all
-    rows, `encoded` those that the encoder sees (a conditioned one sees a row once a task), `positions` those with padding; `clock`
-    the milliseconds that the run has taken by the first process' clock.
-    """
-
-    units: dict[str, float]
-    rows: dict[str, int]
-    tokens: int = 0
-    clock: int = 0
-    encoded: int = 0
-    positions: int = 0
-
-    def share(self, task: str) -> float:
-        """s_t: the task's labelled rows over those of all tasks."""
-        return self.rows[task] / max(self.all_rows, 1)
-
-    @cached_property
-    def all_rows(self) -> int:
-        """Labelled rows of all tasks."""
-        return sum(self.rows.values())
-
-    def mean(self, task: str, loss_sum: Tensor) -> Tensor:
-        """A micro-batch's part of L_t: its sum over the step's units (0 where all of them weigh nothing)."""
-        return loss_sum / (self.units[task] or 1.0)
-
-
-@dataclass
-class TaskLog:
-    """Sums since the last log line."""
-
-    loss: dict[str, Tensor] = field(default_factory=dict)
-    share: dict[str, float] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
-    steps: int = 0
 
 
 class MultiTaskTrainer(SavingTrainer):
@@ -138,6 +97,7 @@ class MultiTaskTrainer(SavingTrainer):
         self._step_losses: dict[str, Tensor] = {}
         self._weights: int | None = None
         self.scores: dict[int, dict[str, float]] = {}  # by step
+        self._loader: MixtureLoader | None = None
         self.publisher: Publisher | None = None  # set by `init_hf_repo`
         rows = MixtureDataset(train)
         # The Trainer asks for an evaluation set although it is the scorer that evaluates.
@@ -164,6 +124,8 @@ class MultiTaskTrainer(SavingTrainer):
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             gc.unfreeze()
+            if self._loader is not None:
+                self._loader.close()
             self.multi.free_structure()
 
     def _get_learning_rate(self) -> float:
@@ -184,7 +146,7 @@ class MultiTaskTrainer(SavingTrainer):
             self.args.dataloader_prefetch_factor,
             self.mixture.block_batches * self.args.gradient_accumulation_steps if self.schedule.changes else None,
         )
-        return MixtureLoader(
+        self._loader = MixtureLoader(
             self.train_dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
             collate_fn=self.data_collator,
@@ -195,6 +157,7 @@ class MultiTaskTrainer(SavingTrainer):
             # Its own generator: the loader's seed would otherwise be drawn from the one that dropout uses.
             generator=torch.Generator().manual_seed(self.args.seed),
         )
+        return self._loader
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer of `training.optim`, with head and layer-wise learning rates."""

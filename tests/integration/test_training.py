@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from mtl_nlp.errors import FaultyInput
 from mtl_nlp.hub.checkpoint import load_model
@@ -43,6 +45,23 @@ def test_loss_and_share_of_each_task_are_logged(recipe: dict[str, Any]) -> None:
         assert line["loss"] == pytest.approx(
             line["share_sent"] * line["loss_sent"] + line["share_ner"] * line["loss_ner"], rel=0.05
         )
+
+
+def test_loader_processes_stay_for_all_epochs_and_end_with_the_run(recipe: dict[str, Any]) -> None:
+    seen: list[set[int]] = []
+
+    class Watch(TrainerCallback):
+        def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+            seen.append({process.pid or 0 for process in multiprocessing.active_children()})
+
+    more = {"dataloader_num_workers": 2, "num_train_epochs": 2, "max_steps": -1, "save_strategy": "no"}
+    trainer = build_trainer(prepare(make_recipe(with_training(recipe, **more))), callbacks=[Watch()])
+    before = set(multiprocessing.active_children())
+    trainer.train()
+    assert len(seen) == 2
+    assert len(seen[0]) >= 2
+    assert seen[0] == seen[1]
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_shares_follow_the_mixture(recipe: dict[str, Any]) -> None:
