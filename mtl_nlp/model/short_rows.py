@@ -1,8 +1,8 @@
 """Attention for short rows that stand one behind the other, as Triton kernels for NVIDIA GPUs.
 
 Flash attention goes through its keys in tiles of 128, so that rows of a dozen tokens keep a tenth of the GPU busy. Here a row is
-one tile: one program a row and head has its whole matrix of weights, so softmax needs no second pass,
-and the backward pass computes the weights again, with the dropout mask of the forward pass, and writes every gradient once.
+one tile: one program a row and head has its whole matrix of weights, so softmax needs no second pass, and the backward pass
+computes the weights again, with the dropout mask of the forward pass, and writes every gradient once.
 
 Letters: B rows, N tokens of all rows, n tokens of a row, t the side of a tile, h heads, d width of a head.
 """

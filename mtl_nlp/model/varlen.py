@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,18 +64,10 @@ def _tile(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
-def _short(
-    states: Sequence[Tensor],
-    ends: Tensor,
-    width: int,
-    dropout: float,
-    scale: float | None,
-    causal: bool,
-    window: int | None = None,
-) -> Tensor:
+def _short(*given: Any) -> Tensor:
     from .short_rows import short_rows_attention  # needs Triton
 
-    return short_rows_attention(states, ends, width, dropout, scale, causal, window)
+    return short_rows_attention(*given)
 
 
 def _flash(

@@ -33,14 +33,8 @@ from .export_child import TEXTS
 ARCHITECTURES = ["bert", "distilbert", "roberta", "xlm-roberta", "electra", "albert", "deberta-v2", "deberta-v3"]
 ARCHITECTURES += ["mpnet", "modernbert", "eurobert"]
 VANILLA = [name for name in HEADS.names() if issubclass(head_kind(name).torch_half(), VanillaHead)]
-FUSED = {
-    "bert",
-    "distilbert",
-    "roberta",
-    "xlm-roberta",
-    "electra",
-    "albert",
-}  # attention without other positions than the input's
+# Attention without other positions than the input's.
+FUSED = {"bert", "distilbert", "roberta", "xlm-roberta", "electra", "albert"}
 LACKING = {"eurobert": {"question_answering", "multiple_choice"}}
 
 
