@@ -118,7 +118,8 @@ class MultiTaskTrainer(SavingTrainer):
         """Train, or go on from a `checkpoint-N`; what the run decided until then rules again."""
         if isinstance(resume_from_checkpoint, str | Path):
             self.schedule.load_state_dict(read_state(Path(resume_from_checkpoint))["schedule"])
-        # What is there by now stays; Python's collector would walk through all of it every few hundred steps.
+        # What is there by now stays. Python's collector would walk through it again and again: of two blocks of 65 536 draws the
+        # second took 0.40 s in place of 0.06.
         gc.freeze()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
