@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UserError, fault
+from ..processes import leave_at_exit
 from .flow import Tally, windows
 from .inputs import Item, as_item, rows_of
 
@@ -104,6 +105,7 @@ def in_ranks(predictor: Any, job: Job, rows: Iterable[Any], tally: Tally | None 
 
     if not distributed.is_initialized():
         distributed.init_process_group("gloo")  # only answers are exchanged, no tensors of a device
+        leave_at_exit()
     tally = tally or Tally()
     rank, world = distributed.get_rank(), distributed.get_world_size()
     coming = _windows(rows, job.window)

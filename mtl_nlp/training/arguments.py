@@ -18,6 +18,7 @@ from ..consistency import JOINT_METRICS
 from ..data.budget import BudgetMixture
 from ..data.mixture import Mixture, check_division
 from ..errors import Faults, FaultyInput, closest, listed
+from ..processes import leave_at_exit
 from ..recipe import Recipe
 from ..schema import parse_value
 from .placing import placed
@@ -227,6 +228,7 @@ def training_arguments(
     settings.setdefault("use_cpu", not (torch.cuda.is_available() or torch.backends.mps.is_available()))
     settings["max_steps"] = max_steps
     settings["bf16"] = settings["bf16"] is True
+    leave_at_exit()  # `TrainingArguments` joins the group
     try:
         arguments = TrainingArguments(
             output_dir=str(recipe.output_dir),
