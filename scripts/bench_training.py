@@ -241,9 +241,8 @@ def main() -> None:
     if options.repeat > 1:
         options.data_root = repeated(options.data_root, options.repeat)
     if options.heads is not None:
-        print_heads(
-            options.heads or (3, 300), options.rounds, options.steps, bf16=options.bf16, detail=options.overhead
-        )
+        settings = {"bf16": options.bf16, "detail": options.overhead, "threads": options.threads}
+        print_heads(options.heads or (3, 300), options.rounds, options.steps, **settings)
     elif options.scaling is not None:
         wanted = options.scaling or list(SCALES)
         print_scaling(wanted, options.steps, options.most, bf16=options.bf16, threads=options.threads)

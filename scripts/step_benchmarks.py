@@ -113,27 +113,85 @@ def print_overhead(prepared: Prepared, steps: int) -> None:
     sys.stdout.write(as_text(report))
 
 
-def print_heads(counts: Sequence[int], rounds: int, steps: int, *, bf16: bool, detail: bool) -> None:
-    """`--heads`: steps with few and many heads in turns, the same number of texts of the same lengths.
+class Turns(Steps):
+    """Steps of several processes in turns: at a step's end the next process takes one, while this one waits.
 
-    A head's first step makes its state in the optimizer, so steps count from when nearly every head has had one.
+    Args:
+        warm: steps before the turns begin.
+        ready: told when they are done.
+        own: released when this process may take a step.
+        following: to be released after it.
     """
+
+    def __init__(self, warm: int, ready: Any, own: Any, following: Any) -> None:
+        super().__init__()
+        self.warm, self.ready, self.own, self.following = warm, ready, own, following
+        self.begin = 0.0
+        self.costs: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the seconds a real token, and wait for the next turn."""
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step > self.warm:
+            self.costs.append((self.ends[-1] - self.begin) / self.tokens[-1])
+            self.following.release()
+        if state.global_step == self.warm:
+            self.ready.release()
+        if self.warm <= state.global_step < state.max_steps:
+            self.own.acquire()
+        self.begin = time.perf_counter()
+
+
+def _take_turns(count: int, steps: int, warm: int, bf16: bool, threads: int, semaphores: Any, found: Any) -> None:
+    torch.set_num_threads(threads)
+    transformers.utils.logging.set_verbosity_error()
+    prepared = synthetic(count, length=20, steps=steps + warm - WARM, bf16=bf16)
+    clock = Turns(warm, *semaphores)
+    clock.trainer = build_trainer(prepared, callbacks=[clock])
+    clock.trainer.train()
+    found.put((count, clock.costs))
+
+
+def in_turns(counts: Sequence[int], steps: int, *, bf16: bool, threads: int) -> dict[int, list[float]]:
+    """Number of heads → seconds a real token of each step; a process a side, only one of which works at a time.
+
+    A head's first step makes its state in the optimizer, so turns begin when nearly every head has had one.
+    """
+    context = multiprocessing.get_context("spawn")
+    ready, found = context.Semaphore(0), context.Queue()
+    turn = [context.Semaphore(0) for _ in counts]
     warm = WARM + 5 * max(counts) // 32
-    sides = {count: synthetic(count, length=20, steps=steps + warm, bf16=bf16) for count in counts}
-    found: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in range(rounds):
-        for count, prepared in sides.items():
-            found[count].append(statistics.median(run(prepared).per_token(warm)))
-    base = statistics.median(found[counts[0]])
+    children = []
+    for i, count in enumerate(counts):
+        semaphores = (ready, turn[i], turn[(i + 1) % len(counts)])
+        arguments = (count, steps, warm, bf16, threads, semaphores, found)
+        children.append(context.Process(target=_take_turns, args=arguments, daemon=True))
+        children[-1].start()
+    for _ in counts:
+        while not ready.acquire(timeout=1):
+            if any(child.exitcode for child in children):
+                raise SystemExit("a side failed")
+    turn[0].release()
+    return dict(found.get() for _ in counts)
+
+
+def print_heads(counts: Sequence[int], rounds: int, steps: int, *, bf16: bool, detail: bool, threads: int) -> None:
+    """`--heads`: one step with few heads, one with many, and so on: the same number of texts of the same lengths.
+
+    The last column is the median over rounds, with the spread, of a round's median of a step's cost to that of the step before.
+    """
+    costs = in_turns(counts, rounds * steps, bf16=bf16, threads=threads)
     print(f"{'bf16' if bf16 else 'fp32'}, {rounds} rounds of {steps} steps of 32 texts, a label a text, own corpora")
-    print(f"| heads | µs a real token (median; lowest, highest) | × {counts[0]} heads |\n|---|---|---|")
-    for count, values in found.items():
-        middle = statistics.median(values)
-        spread = f"{1e6 * middle:.1f}; {1e6 * min(values):.1f}, {1e6 * max(values):.1f}"
-        print(f"| {count} | {spread} | {middle / base:.2f} |")
-    for count, prepared in sides.items() if detail else ():
+    print(f"| heads | µs a real token, median | × {counts[0]} heads (lowest, highest round) |\n|---|---|---|")
+    for count in counts:
+        ratios = [own / few for own, few in zip(costs[count], costs[counts[0]], strict=True)]
+        each = [statistics.median(ratios[i : i + steps]) for i in range(0, len(ratios), steps)]
+        spread = f"{statistics.median(each):.3f} ({min(each):.3f}, {max(each):.3f})"
+        print(f"| {count} | {1e6 * statistics.median(costs[count]):.1f} | {spread} |")
+    for count in counts if detail else ():
         print(f"\n{count} heads:")
-        print_overhead(prepared, max(1, (steps + warm) // 2 - WARM))
+        warm = 5 * max(counts) // 32
+        print_overhead(synthetic(count, length=20, steps=steps + warm, bf16=bf16), (steps + warm) // 2)
 
 
 def _child(settings: Mapping[str, Any], threads: int, result: Any) -> None:

@@ -25,6 +25,7 @@ from .files import write_checksums
 from .heads import Head, MaskedLanguageModeling, PassThroughBase, make_head
 from .loading import load_strictly
 from .padding_free import PaddingFree, padding_free_path
+from .pooled_heads import PooledHeads, find_pooled_heads
 
 PUSH_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
 TaskRows = Mapping[str, Tensor]
@@ -91,6 +92,7 @@ class MultiTaskModel(PreTrainedModel):
         super().__init__(config)
         self.tasks: list[Task] = config.task_definitions()
         self.padding_free: PaddingFree | None = None
+        self.pooled_heads: PooledHeads | None = None
         self.encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
@@ -196,6 +198,7 @@ class MultiTaskModel(PreTrainedModel):
             )
         if dropout is not None:
             install_fast_dropout(self, dropout)
+        self.pooled_heads = find_pooled_heads(self.kinds, self.heads, self.config.encoder_config)
 
     @property
     def is_sharded(self) -> bool:
@@ -272,9 +275,12 @@ class MultiTaskModel(PreTrainedModel):
             hidden, mask, input_ids, tasks = encoded.hidden, encoded.mask, encoded.ids, encoded.tasks
         else:
             hidden = self._encode(input_ids, mask, token_type_ids, tokens=tokens)
-        parts = self._states(hidden, tasks)
-        logits = {name: self._head_logits(name, parts[name], mask, input_ids, rows) for name, rows in tasks.items()}
-        return MultiTaskOutput(hidden=hidden, logits=logits, idle=self._nothing(idle) if idle else None)
+        logits = self._pooled_logits(hidden, tasks)
+        rest = {name: rows for name, rows in tasks.items() if name not in logits}
+        parts = self._states(hidden, rest)
+        logits |= {name: self._head_logits(name, parts[name], mask, input_ids, rows) for name, rows in rest.items()}
+        in_order = {name: logits[name] for name in tasks}
+        return MultiTaskOutput(hidden=hidden, logits=in_order, idle=self._nothing(idle) if idle else None)
 
     def _nothing(self, idle: Sequence[str]) -> Tensor:
         """0, with the heads of these tasks in its graph."""
@@ -312,6 +318,12 @@ class MultiTaskModel(PreTrainedModel):
             parts = tuple(hidden[rows] for rows in chosen)
         widths = [int(rows["width"]) if "width" in rows else hidden.shape[1] for rows in tasks.values()]
         return {name: part[:, :width] for name, part, width in zip(tasks, parts, widths, strict=True)}
+
+    def _pooled_logits(self, hidden: Tensor, tasks: Mapping[str, TaskRows]) -> dict[str, Tensor]:
+        """The logits of the heads that are run side by side, in training, unless somebody watches what each of them is given."""
+        if self.pooled_heads is None or self.watch is not None or not torch.is_grad_enabled():
+            return {}
+        return self.pooled_heads(hidden, tasks, self.heads)
 
     def _head_logits(self, name: str, states: Tensor, mask: Tensor, ids: Tensor, rows: TaskRows) -> Tensor:
         chosen, width = rows["rows"], states.shape[1]

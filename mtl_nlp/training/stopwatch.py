@@ -116,6 +116,7 @@ def stopwatch_on(trainer: MultiTaskTrainer) -> Stopwatch:
     watch.around(trainer, "_count", COUNTING)
     watch.around(model, "_encode", ENCODER)
     watch.around(model, "_head_logits", lambda name, *args, **kwargs: HEAD + name)
+    watch.around(model, "_pooled_logits", HEAD + "(pooled ones)")
     watch.around(model, "_states", ROWS)
     watch.around(model, "task_losses", LOSSES)
     watch.around(trainer, "compute_loss", WEIGHTS)
