@@ -86,7 +86,9 @@ class MultiTaskModel(PreTrainedModel):
     accepts_loss_kwargs = False
     # Called with a task's name and its part of the shared representation, [b, T_t, H], before its head runs.
     watch: Callable[[str, Tensor], None] | None = None
-    _fixed: tuple[list[nn.Module], list[nn.Parameter]] | None = None
+    # The word embeddings' gradient, where training keeps it by rows (`mtl_nlp.training.embedding_gradient`).
+    row_gradient: Any = None
+    _fixed: list[nn.Parameter] | None = None
 
     def __init__(self, config: MultiTaskConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
@@ -159,10 +161,11 @@ class MultiTaskModel(PreTrainedModel):
                 base.pooler.load_state_dict(pooler.state_dict())
 
     def fix_structure(self) -> None:
-        """No module or parameter comes or goes until `free_structure`: a step asks for them several times, and with hundreds of
-        heads finding them takes a tenth of it."""
+        """No module or parameter comes or goes, or changes its mode alone, until `free_structure`: a step asks for them several
+        times, and with hundreds of heads finding them takes a tenth of it."""
         self.free_structure()
-        self._fixed = list(self.modules()), list(self.parameters())
+        self.train(self.training)  # a pretrained encoder comes in evaluation mode
+        self._fixed = list(self.parameters())
 
     def free_structure(self) -> None:
         """Modules and parameters may change again."""
@@ -170,16 +173,18 @@ class MultiTaskModel(PreTrainedModel):
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """As ever."""
-        return super().parameters(recurse) if self._fixed is None or not recurse else iter(self._fixed[1])
+        return super().parameters(recurse) if self._fixed is None or not recurse else iter(self._fixed)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As ever."""
+        if self._fixed is None or not set_to_none:
+            return super().zero_grad(set_to_none)
+        for parameter in self._fixed:
+            parameter.grad = None
 
     def train(self, mode: bool = True) -> MultiTaskModel:
         """As ever."""
-        if self._fixed is None:
-            return super().train(mode)
-        for module in self._fixed[0]:
-            if module.training is not mode:
-                module.training = mode
-        return self
+        return self if self._fixed is not None and self.training is mode else super().train(mode)
 
     def use_fast_paths(self, dropout: MaskSource | None = None, *, padding_free: bool = True) -> None:
         """Encode without padding where this encoder's outputs stay the same (compared here), and draw dropout masks from `dropout`.

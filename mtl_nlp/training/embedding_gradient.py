@@ -48,13 +48,14 @@ class RowGradient:
         self.rows += self.read
         self.read = []
 
+    def touched(self) -> Tensor:
+        """The rows of this step, each once; the buffer's others are zero."""
+        return torch.cat(self.rows).unique()
 
-def keep_row_gradient(model: Any) -> bool:
-    """Give the encoder's word embeddings a `RowGradient` if they are plain, trained, and not tied; whether they have one."""
-    if not is_plain(model):
-        return False
-    RowGradient(model.get_input_embeddings())
-    return True
+
+def keep_row_gradient(model: Any) -> RowGradient | None:
+    """Give the encoder's word embeddings a `RowGradient` if they are plain, trained, and not tied."""
+    return RowGradient(model.get_input_embeddings()) if is_plain(model) else None
 
 
 def give_sparse_gradient(model: Any) -> bool:

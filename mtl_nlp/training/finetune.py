@@ -280,7 +280,10 @@ def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSou
         compile_layers(model.encoder, arguments.torch_compile_backend, arguments.torch_compile_mode)
         leave_compiling(arguments)
     if on_cpu and arguments.world_size == 1:
-        give_sparse_gradient(model) if takes_task_gradients(recipe) else keep_row_gradient(model)
+        if takes_task_gradients(recipe):
+            give_sparse_gradient(model)
+        else:
+            model.row_gradient = keep_row_gradient(model)
     return dropout
 
 

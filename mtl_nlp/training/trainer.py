@@ -27,6 +27,7 @@ from ..recipe import Stopping
 from .arguments import OwnArguments
 from .balance import AfterUpdate, Balancer
 from .callbacks import ScheduleCallback, TaskProgress
+from .clipping import clip_gradient
 from .cosines import GradientCosines
 from .counts import StepCounts, TaskLog
 from .evaluation import Scorer
@@ -252,6 +253,18 @@ class MultiTaskTrainer(SavingTrainer):
     def _restart_dropout(self) -> None:
         if self._dropout is not None:
             self._dropout.restart(self.args.seed, *self._micro_batch, self.args.process_index)
+
+    def _clip_grad_norm(self, model: Any) -> Tensor:
+        """The gradient's norm before it is clipped to `training.max_grad_norm`."""
+        if self._dropout is None:  # no fast paths of a CPU
+            return super()._clip_grad_norm(model)
+        return clip_gradient(self.multi.parameters(), self.args.max_grad_norm, self.multi.row_gradient)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As the Trainer; where nothing is clipped it wants the norm nevertheless."""
+        if grad_norm is None and self._dropout is not None:
+            return clip_gradient(self.multi.parameters(), float("inf"), self.multi.row_gradient)
+        return super()._get_grad_norm(model, grad_norm)
 
     def random_state(self) -> Any:
         """Where the generators stand that dropout draws from, before a micro-batch."""

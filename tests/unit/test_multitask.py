@@ -74,10 +74,11 @@ def test_rows_gathered_for_all_heads_are_those_gathered_for_each(tiny_encoder: P
 def test_a_fixed_structure_changes_nothing_but_the_search(tiny_encoder: Path) -> None:
     model = MultiTaskModel.from_encoder(str(tiny_encoder), [task_of("regression")])
     parameters = list(model.parameters())
-    model.fix_structure()
     model.encoder.encoder.layer[1].eval()
-    assert all(module.training for module in model.train().modules())
+    model.fix_structure()
+    assert all(module.training for module in model.modules())
     assert not any(module.training for module in model.eval().modules())
+    assert all(module.training for module in model.train().modules())
     assert [id(p) for p in model.parameters()] == [id(p) for p in parameters]
     parameters[3].grad = torch.ones_like(parameters[3])
     model.zero_grad()
