@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from ..model.pooled_heads import PooledHeads
     from .trainer import MultiTaskTrainer
 
 OTHER = "other"
@@ -116,7 +117,7 @@ def stopwatch_on(trainer: MultiTaskTrainer) -> Stopwatch:
     watch.around(trainer, "_count", COUNTING)
     watch.around(model, "_encode", ENCODER)
     watch.around(model, "_head_logits", lambda name, *args, **kwargs: HEAD + name)
-    watch.around(model, "_pooled_logits", HEAD + "(pooled ones)")
+    watch.around(model, "_pooled_logits", lambda hidden, tasks: _side_by_side(model.pooled_heads, tasks))
     watch.around(model, "_states", ROWS)
     watch.around(model, "task_losses", LOSSES)
     watch.around(trainer, "compute_loss", WEIGHTS)
@@ -133,3 +134,8 @@ def stopwatch_on(trainer: MultiTaskTrainer) -> Stopwatch:
     for method, name in zip(("evaluate", "_save_checkpoint"), APART, strict=True):
         watch.around(trainer, method, name)
     return watch
+
+
+def _side_by_side(pooled: PooledHeads | None, tasks: Iterable[str]) -> str:
+    names = [name for name in tasks if pooled is not None and name in pooled.chains]
+    return HEAD + names[0] if len(names) == 1 else f"{HEAD}(all on the first token)"
