@@ -3,8 +3,8 @@
 `Layout` says where each row of a padded batch stands in the sequence. The function registered here under `PACKED` (transformers'
 `AttentionInterface`) is called by each attention layer with queries, keys and values [1, heads, N, d] of all N real tokens. On a
 GPU in half precision torch's flash attention for rows of various lengths takes the sequence as it is (`varlen`). Elsewhere the
-rows are taken apart, a group of similar lengths at a time, and put back: what padding remains is inside a group, for the attention
-product alone.
+rows are taken apart, a group of similar lengths at a time, and put back (on a CPU by `group_attention`): what padding remains is
+inside a group, for the attention product alone.
 
 Letters: B rows, T tokens of the longest row, N real tokens of all rows, h heads, d width of a head.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .dropout import MaskSource
+from .group_attention import HeadSlots, group_attention, head_slots
 from .varlen import varlen_attention, varlen_works
 
 PACKED = "mtl_packed"
@@ -81,6 +82,7 @@ class Layout:
     ends: Tensor
     width: int
     source: MaskSource | None = None
+    _head_slots: dict[Any, HeadSlots] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def slots(self) -> Slots:
@@ -101,6 +103,24 @@ class Layout:
         filled = (together >= 0).nonzero().view(-1)
         homes[together[filled]] = filled
         return Slots(together.clamp_(min=0), homes, groups)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max((group.width for group in self.slots.groups), default=0)
+
+    def head_slots(self, heads: int, dtype: torch.dtype, causal: bool, window: int | None) -> HeadSlots:
+        """The groups head by head, on a CPU; the same for all layers that see as far."""
+        key = (heads, dtype, causal, window)
+        if key not in self._head_slots:
+            slots = self.slots
+            biases = [_bias(group, causal, window, self.ends.device) for group in slots.groups]
+            groups = [
+                (group.rows, group.width, None if bias is None else bias.to(dtype))
+                for group, bias in zip(slots.groups, biases, strict=True)
+            ]
+            self._head_slots[key] = head_slots(slots.tokens, slots.homes, groups, heads)
+        return self._head_slots[key]
 
 
 def layout_of(mask: Tensor, source: MaskSource | None = None, tokens: int | None = None) -> Layout:
@@ -206,6 +226,9 @@ def packed_attention_forward(
         if varlen_works(query.device, query.dtype, query.shape[-1]):
             output = varlen_attention(flat, layout.ends, layout.width, dropout, scale, causal, sliding_window)
             return output[None], None
+        if query.device.type == "cpu" and (dropout or layout.longest <= LONG):
+            parted = layout.head_slots(query.shape[1], query.dtype, causal, sliding_window)
+            return group_attention(flat, parted, dropout, scale, layout.source)[None], None
         slots = layout.slots
         apart = [_Apart.apply(states, slots.tokens, slots.homes) for states in flat]
         parts, begin = [], 0
@@ -215,7 +238,9 @@ def packed_attention_forward(
                 s[begin:end].unflatten(0, (group.rows, group.width)).transpose(1, 2) for s in apart
             )  # [b, h, t, d]
             bias = _bias(group, causal, sliding_window, query.device)
-            parts.append(_attend(q, k, v, bias, dropout, scale, layout.source).transpose(1, 2).flatten(0, 1))
+            bias = None if bias is None else bias.to(q.dtype)
+            answers = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+            parts.append(answers.transpose(1, 2).flatten(0, 1))
             begin = end
         output = _Together.apply(parts[0] if len(parts) == 1 else torch.cat(parts), slots.homes)
     return output[None], None
@@ -232,37 +257,11 @@ def _bias(group: Group, causal: bool, window: int | None, device: torch.device) 
     if window is not None:
         seen = seen & (apart.abs() < window)
     bias = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[None, None]
-    return bias if group.bias is None else bias + group.bias
-
-
-def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    dropout: float,
-    scale: float,
-    source: MaskSource | None,
-) -> Tensor:
-    """Attention of one group, [b, h, t, d]: plain on a CPU, where the fused one is slower in training; fused elsewhere, and for
-    long rows, whose weights would fill the memory."""
-    if q.device.type == "cpu" and (q.shape[-2] <= LONG or dropout):
-        return _weights(q * scale, k, bias, dropout, source) @ v
-    bias = None if bias is None else bias.to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
-
-
-def _weights(q: Tensor, k: Tensor, bias: Tensor | None, dropout: float, source: MaskSource | None) -> Tensor:
-    """Attention weights [b, h, t, t] of queries (scaled) and keys [b, h, t, d], after dropout."""
-    scores = q @ k.transpose(-1, -2)
-    if bias is not None:
-        scores = scores + bias.to(scores.dtype)
-    weights = scores.softmax(-1)  # accumulated in float32 whatever the dtype
-    if not dropout:
-        return weights
-    if source is None:
-        return F.dropout(weights, dropout)
-    return weights * source.scale(weights.shape, dropout, weights.dtype)
+    if group.bias is not None:
+        bias = bias + group.bias
+        # A slot far beyond a row's end would see nothing within its window, and its weights, 0 / 0, spoil the row's gradients.
+        bias.diagonal(dim1=-2, dim2=-1).zero_()
+    return bias
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
