@@ -11,20 +11,21 @@ Letters: B rows, T tokens of the longest row, N real tokens of all rows, h heads
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .dropout import MaskSource
 from .group_attention import HeadSlots, group_attention, head_slots
+from .last_layer import Answers, LastLayer
 from .varlen import varlen_attention, varlen_works
 
 PACKED = "mtl_packed"
@@ -183,13 +184,25 @@ class _Together(torch.autograd.Function):
 _LAYOUT: ContextVar[Layout | None] = ContextVar("layout", default=None)
 
 
+# While the last layer runs for some tokens alone.
+_ANSWERS: ContextVar[Answers | None] = ContextVar("answers", default=None)
+
+
 @contextmanager
-def packed_attention(config: Any, layout: Layout) -> Iterator[None]:
-    """Attention layers that read `config` attend inside the rows of `layout`."""
+def packed_attention(
+    config: Any, layout: Layout, last: LastLayer | None = None, wanted: Tensor | None = None
+) -> Iterator[None]:
+    """Attention layers that read `config` attend inside the rows of `layout`.
+
+    Args:
+        last: the encoder's last layer, to be cut to the `wanted` tokens, [n] places in the sequence.
+    """
+    cut = nullcontext() if last is None or wanted is None else last.cut_to(wanted, _ANSWERS.set)
     before, token = config._attn_implementation, _LAYOUT.set(layout)
     config._attn_implementation = PACKED
     try:
-        yield
+        with cut:
+            yield
     finally:
         config._attn_implementation = before
         _LAYOUT.reset(token)
@@ -198,7 +211,7 @@ def packed_attention(config: Any, layout: Layout) -> Iterator[None]:
 # How rows are attended to depends on the batch; layers that are compiled are so around it.
 @torch.compiler.disable
 def packed_attention_forward(
-    module: torch.nn.Module,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -213,37 +226,45 @@ def packed_attention_forward(
     Args:
         sliding_window: a token sees those that are less than so many places away.
     """
-    layout = _LAYOUT.get()
+    layout, answers = _LAYOUT.get(), _ANSWERS.get()
     assert layout is not None, "packed attention outside of `packed_attention`"
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    causal = bool(kwargs.get("is_causal", getattr(module, "is_causal", False)))
+
+    def attend() -> Tensor:
+        with torch.autocast(query.device.type, enabled=False):
+            return _inside_rows((query, key, value), layout, dropout, scale, causal, sliding_window)[None]
+
+    return attend() if answers is None else answers.of(attend), None
+
+
+def _inside_rows(
+    states: Sequence[Tensor], layout: Layout, dropout: float, scale: float, causal: bool, window: int | None
+) -> Tensor:
+    """[1, h, N, d] of queries, keys and values in; [N, h, d] out."""
+    query, key, value = states
     if key.shape[1] != query.shape[1]:  # grouped queries
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    causal = bool(kwargs.get("is_causal", getattr(module, "is_causal", False)))
-    with torch.autocast(query.device.type, enabled=False):
-        # Squeezed, not indexed: the gradient of an index is written into a tensor of zeros.
-        flat = [states.squeeze(0).transpose(0, 1) for states in (query, key, value)]  # [N, h, d]
-        if varlen_works(query.device, query.dtype, query.shape[-1]):
-            output = varlen_attention(flat, layout.ends, layout.width, dropout, scale, causal, sliding_window)
-            return output[None], None
-        if query.device.type == "cpu" and (dropout or layout.longest <= LONG):
-            parted = layout.head_slots(query.shape[1], query.dtype, causal, sliding_window)
-            return group_attention(flat, parted, dropout, scale, layout.source)[None], None
-        slots = layout.slots
-        apart = [_Apart.apply(states, slots.tokens, slots.homes) for states in flat]
-        parts, begin = [], 0
-        for group in slots.groups:
-            end = begin + group.rows * group.width
-            q, k, v = (
-                s[begin:end].unflatten(0, (group.rows, group.width)).transpose(1, 2) for s in apart
-            )  # [b, h, t, d]
-            bias = _bias(group, causal, sliding_window, query.device)
-            bias = None if bias is None else bias.to(q.dtype)
-            answers = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
-            parts.append(answers.transpose(1, 2).flatten(0, 1))
-            begin = end
-        output = _Together.apply(parts[0] if len(parts) == 1 else torch.cat(parts), slots.homes)
-    return output[None], None
+    # Squeezed, not indexed: the gradient of an index is written into a tensor of zeros.
+    flat = [some.squeeze(0).transpose(0, 1) for some in (query, key, value)]  # [N, h, d]
+    if varlen_works(query.device, query.dtype, query.shape[-1]):
+        return varlen_attention(flat, layout.ends, layout.width, dropout, scale, causal, window)
+    if query.device.type == "cpu" and (dropout or layout.longest <= LONG):
+        parted = layout.head_slots(query.shape[1], query.dtype, causal, window)
+        return group_attention(flat, parted, dropout, scale, layout.source)
+    slots = layout.slots
+    apart = [_Apart.apply(some, slots.tokens, slots.homes) for some in flat]
+    parts, begin = [], 0
+    for group in slots.groups:
+        end = begin + group.rows * group.width
+        q, k, v = (s[begin:end].unflatten(0, (group.rows, group.width)).transpose(1, 2) for s in apart)  # [b, h, t, d]
+        bias = _bias(group, causal, window, query.device)
+        bias = None if bias is None else bias.to(q.dtype)
+        answers = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+        parts.append(answers.transpose(1, 2).flatten(0, 1))
+        begin = end
+    return _Together.apply(parts[0] if len(parts) == 1 else torch.cat(parts), slots.homes)
 
 
 def _bias(group: Group, causal: bool, window: int | None, device: torch.device) -> Tensor | None:

@@ -23,6 +23,7 @@ from .dropout import MaskSource, install_fast_dropout
 from .encoder import freeze, load_encoder
 from .files import write_checksums
 from .heads import Head, MaskedLanguageModeling, PassThroughBase, make_head
+from .last_layer import MOST
 from .loading import load_strictly
 from .padding_free import PaddingFree, padding_free_path
 from .pooled_heads import PooledHeads, find_pooled_heads
@@ -35,8 +36,8 @@ TaskRows = Mapping[str, Tensor]
 class MultiTaskOutput(ModelOutput):
     """Each task's logits over its own rows; shapes as the head's docstring says.
 
-    `hidden` are the encoder's states of the whole batch, [B, T, H] (of a conditioned encoder those of its (row, task) pairs);
-    `idle` is 0, to be added to the loss (see `forward`).
+    `hidden` are the encoder's states of the whole batch, [B, T, H] (of a conditioned encoder those of its (row, task) pairs), where
+    tasks were asked for perhaps of the tokens alone that their heads read; `idle` is 0, to be added to the loss (see `forward`).
     """
 
     # First, because ModelOutput would take a mapping in its first field for its own fields.
@@ -267,6 +268,7 @@ class MultiTaskModel(PreTrainedModel):
         if input_ids is None:
             raise UserError("input_ids is missing: pass [rows, tokens] token ids")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        asked = tasks is not None
         if tasks is None:
             every = torch.arange(len(input_ids), device=input_ids.device)
             whole = torch.tensor([len(input_ids)], device=input_ids.device)
@@ -279,7 +281,8 @@ class MultiTaskModel(PreTrainedModel):
             encoded = self.conditioning.encode(self._encode, input_ids, mask, token_type_ids, tasks, packed=packed)
             hidden, mask, input_ids, tasks = encoded.hidden, encoded.mask, encoded.ids, encoded.tasks
         else:
-            hidden = self._encode(input_ids, mask, token_type_ids, tokens=tokens)
+            wanted = self._wanted(mask, tasks) if asked else None
+            hidden = self._encode(input_ids, mask, token_type_ids, tokens=tokens, wanted=wanted)
         logits = self._pooled_logits(hidden, tasks)
         rest = {name: rows for name, rows in tasks.items() if name not in logits}
         parts = self._states(hidden, rest)
@@ -304,10 +307,11 @@ class MultiTaskModel(PreTrainedModel):
         token_type_ids: Tensor | None,
         positions: Tensor | None = None,
         tokens: int | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """The encoder's output, [B, T, H]."""
         if self.padding_free is not None:
-            return self.padding_free(input_ids, mask, token_type_ids, positions, tokens)
+            return self.padding_free(input_ids, mask, token_type_ids, positions, tokens, wanted)
         if positions is not None:
             return run_padded(self.encoder, input_ids, mask, token_type_ids, positions)
         kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
@@ -323,6 +327,19 @@ class MultiTaskModel(PreTrainedModel):
             parts = tuple(hidden[rows] for rows in chosen)
         widths = [int(rows["width"]) if "width" in rows else hidden.shape[1] for rows in tasks.values()]
         return {name: part[:, :width] for name, part, width in zip(tasks, parts, widths, strict=True)}
+
+    def _wanted(self, mask: Tensor, tasks: Mapping[str, TaskRows]) -> Tensor | None:
+        """[B, T], the tokens that these tasks' heads read, on a CPU and where they are few enough for the last layer to be cut."""
+        path, pooled = self.padding_free, self.pooled_heads
+        if path is None or path.last is None or pooled is None or self.watch is not None or mask.device.type != "cpu":
+            return None
+        wanted = torch.zeros_like(mask, dtype=torch.bool)
+        wanted[:, 0] = True
+        for name, rows in tasks.items():
+            if not pooled.holds(name, self.heads):
+                wanted[rows["rows"]] = True
+        wanted &= mask.bool()
+        return wanted if int(wanted.sum()) <= MOST * int(mask.sum()) else None
 
     def _pooled_logits(self, hidden: Tensor, tasks: Mapping[str, TaskRows]) -> dict[str, Tensor]:
         """The logits of the heads that are run side by side, in training, unless somebody watches what each of them is given."""

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from .attention import Layout, layout_of, packed_attention
 from .dropout import MaskSource
+from .encoder import layers_of
+from .last_layer import LastLayer
 from .trial import in_eval, tried, warn_of_neighbours
 
 logger = logging.getLogger("mtl_nlp")
@@ -34,7 +36,12 @@ class PaddingFree:
         source: draws the masks of attention dropout; torch's generator where None.
         uncounted: an id that gets the position before the first wherever it stands and is not counted for those behind it
             (RoBERTa's padding id, which a text can hold too).
+
+    Attributes:
+        last: the last layer, where it can be cut to some of the tokens.
     """
+
+    last: LastLayer | None = None
 
     def __init__(
         self, encoder: nn.Module, first: int = 0, source: MaskSource | None = None, uncounted: int | None = None
@@ -51,12 +58,14 @@ class PaddingFree:
         token_type_ids: Tensor | None = None,
         positions: Tensor | None = None,
         tokens: int | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """[B, T] ids and mask in, hidden states [B, T, H] out; zero where there is no token.
 
         Args:
             positions: [B, T], in place of those that count a row's real tokens.
             tokens: how many are real, where that is known (see `layout_of`).
+            wanted: [B, T], the only tokens that need an output; others may have zeros.
         """
         layout = layout_of(mask, self.source, tokens)
         flat: dict[str, Any] = {
@@ -68,10 +77,14 @@ class PaddingFree:
         if self._types:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             flat["token_type_ids"] = types.reshape(-1)[layout.places][None]
-        with self._turn, packed_attention(self.encoder.config, layout):
-            hidden = self.encoder(**flat).last_hidden_state.squeeze(0)  # [N, H]
+        places, some = layout.places, None
+        if wanted is not None and self.last is not None:
+            some = wanted.reshape(-1)[places].nonzero().view(-1)
+            places = places[some]
+        with self._turn, packed_attention(self.encoder.config, layout, self.last, some):
+            hidden = self.encoder(**flat).last_hidden_state.squeeze(0)  # [N, H], or as many as are wanted
         padded = hidden.new_zeros(input_ids.numel(), hidden.shape[-1])
-        return padded.index_copy(0, layout.places, hidden).view(*input_ids.shape, -1)
+        return padded.index_copy(0, places, hidden).view(*input_ids.shape, -1)
 
     def _positions(self, input_ids: Tensor, mask: Tensor, layout: Layout) -> Tensor:
         """[1, N] position ids."""
@@ -113,9 +126,19 @@ def _equal_path(
             gap = min(gap, _largest_gap(path, ids, mask, padded))
             if gap <= TOLERANCE:
                 logger.debug("encoder: padding-free path (outputs differ by %.1e)", gap)
+                _try_last_layer(path, ids, mask, padded)
                 return path
     logger.info("encoder: padded path (without padding the outputs of %s differ by %.1e)", name, gap)
     return None
+
+
+def _try_last_layer(path: PaddingFree, ids: Tensor, mask: Tensor, padded: Tensor) -> None:
+    """Let the path cut the last layer, if wanted tokens' outputs stay the same: all of the first row, the first of the others."""
+    wanted = mask.bool().clone()
+    wanted[1:, 1:] = False
+    path.last = LastLayer(layers_of(path.encoder)[-1])
+    if _largest_gap(path, ids, mask, padded, wanted) > TOLERANCE:
+        path.last = None
 
 
 def first_positions(encoder: Any) -> list[int]:
@@ -124,13 +147,13 @@ def first_positions(encoder: Any) -> list[int]:
     return [0] if padding is None else [0, int(padding) + 1]
 
 
-def _largest_gap(path: PaddingFree, ids: Tensor, mask: Tensor, padded: Tensor) -> float:
+def _largest_gap(path: PaddingFree, ids: Tensor, mask: Tensor, padded: Tensor, wanted: Tensor | None = None) -> float:
     try:
         with torch.no_grad():
-            packed = path(ids, mask)
+            packed = path(ids, mask, wanted=wanted)
     # Whatever an architecture raises on an unusual sequence, it only means that it cannot take this path.
     except Exception as error:  # noqa: BLE001
         logger.debug("padding-free path: %s: %s", type(error).__name__, error)
         return float("inf")
-    difference = (padded - packed).float().abs()[mask.bool()]
+    difference = (padded - packed).float().abs()[mask.bool() if wanted is None else wanted]
     return float(difference.max()) if bool(difference.isfinite().all()) else float("inf")

@@ -76,9 +76,8 @@ class PooledHeads:
         """
         alike: dict[tuple[Any, ...], list[str]] = {}
         for name in tasks:
-            chain = self.chains.get(name)
-            if chain is not None and chain.head is heads[name]:
-                alike.setdefault(chain.signature, []).append(name)
+            if self.holds(name, heads):
+                alike.setdefault(self.chains[name].signature, []).append(name)
         found: dict[str, Tensor] = {}
         first = hidden[:, 0] if alike else hidden
         with _weights_precision(hidden.device.type):
@@ -88,6 +87,10 @@ class PooledHeads:
                 logits = _side_by_side(layers, first.index_select(0, torch.cat(rows)), [len(some) for some in rows])
                 found |= zip(names, logits, strict=True)
         return found
+
+    def holds(self, task: str, heads: Mapping[str, nn.Module]) -> bool:
+        """Whether the task's present head is one of these, and so reads the first token alone."""
+        return task in self.chains and self.chains[task].head is heads[task]
 
 
 @contextmanager
