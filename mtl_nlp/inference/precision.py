@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from ..decoding import Decoded
 from ..errors import UserError, fault, listed
 from ..hub.checkpoint import CHECKSUMS, WEIGHTS
+from ..model.encoder import layers_of
+from ..model.last_layer import LastLayer
 from ..model.multitask import MultiTaskModel, MultiTaskOutput
 from ..model.padding_free import PaddingFree
 from ..task import Task
@@ -59,6 +61,8 @@ class NarrowEncoder:
         self.encoder: Any = nn.Module.to(copy.deepcopy(model.encoder), dtype)
         own = model.padding_free
         self.padding_free = None if own is None else PaddingFree(self.encoder, own.first, uncounted=own.uncounted)
+        if self.padding_free is not None and own is not None and own.last is not None:
+            self.padding_free.last = LastLayer(layers_of(self.encoder)[-1])
 
     def __call__(
         self,
@@ -70,7 +74,8 @@ class NarrowEncoder:
     ) -> MultiTaskOutput:
         """As `MultiTaskModel.forward`."""
         if self.padding_free is not None:
-            hidden = self.padding_free(input_ids, attention_mask, token_type_ids, tokens=tokens)
+            wanted = self.model._wanted(attention_mask, tasks) if tasks else None
+            hidden = self.padding_free(input_ids, attention_mask, token_type_ids, tokens=tokens, wanted=wanted)
         else:
             kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state

@@ -9,7 +9,7 @@ its layers in a row do not give is left alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ class PooledHeads:
                 alike.setdefault(self.chains[name].signature, []).append(name)
         found: dict[str, Tensor] = {}
         first = hidden[:, 0] if alike else hidden
-        with _weights_precision(hidden.device.type):
+        with torch.autocast("cpu", enabled=False) if hidden.device.type == "cpu" else nullcontext():
             for names in alike.values():
                 rows = [tasks[name]["rows"] for name in names]
                 layers = [self.chains[name].layers for name in names]
@@ -91,12 +91,6 @@ class PooledHeads:
     def holds(self, task: str, heads: Mapping[str, nn.Module]) -> bool:
         """Whether the task's present head is one of these, and so reads the first token alone."""
         return task in self.chains and self.chains[task].head is heads[task]
-
-
-@contextmanager
-def _weights_precision(device: str) -> Iterator[None]:
-    with torch.autocast(device, enabled=device != "cpu" and torch.is_autocast_enabled(device)):
-        yield
 
 
 def _side_by_side(layers: Sequence[Sequence[nn.Module]], first: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:

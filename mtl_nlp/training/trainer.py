@@ -256,15 +256,20 @@ class MultiTaskTrainer(SavingTrainer):
 
     def _clip_grad_norm(self, model: Any) -> Tensor:
         """The gradient's norm before it is clipped to `training.max_grad_norm`."""
-        if self._dropout is None:  # no fast paths of a CPU
-            return super()._clip_grad_norm(model)
-        return clip_gradient(self.multi.parameters(), self.args.max_grad_norm, self.multi.row_gradient)
+        return self._clipped(self.args.max_grad_norm) if self._clips else super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """As the Trainer; where nothing is clipped it wants the norm nevertheless."""
-        if grad_norm is None and self._dropout is not None:
-            return clip_gradient(self.multi.parameters(), float("inf"), self.multi.row_gradient)
-        return super()._get_grad_norm(model, grad_norm)
+        """As the Trainer, which wants the norm where nothing is clipped, too."""
+        own = grad_norm is None and self._clips
+        return super()._get_grad_norm(model, self._clipped(float("inf")) if own else grad_norm)
+
+    @property
+    def _clips(self) -> bool:
+        """Whether the fast paths of a CPU are on; gradients that are scaled for fp16 are accelerate's to divide."""
+        return self._dropout is not None and self.accelerator.scaler is None
+
+    def _clipped(self, most: float) -> Tensor:
+        return clip_gradient(self.multi.parameters(), most, self.multi.row_gradient)
 
     def random_state(self) -> Any:
         """Where the generators stand that dropout draws from, before a micro-batch."""

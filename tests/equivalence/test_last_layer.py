@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mtl_nlp.inference.precision import NarrowEncoder
 from mtl_nlp.model import multitask
 from mtl_nlp.model.multitask import MultiTaskModel
 
@@ -97,6 +98,19 @@ def test_what_is_spared() -> None:
     assert set(tokens_of(model, POOLED).values()) == {35}
     model.watch = None
     assert set(tokens_of(model, POOLED).values()) == {6}
+
+
+def test_a_copy_in_another_precision_cuts_its_own_last_layer() -> None:
+    model = fast("bert")
+    narrow = NarrowEncoder(model, torch.float32)
+    seen: list[int] = []
+    narrow.encoder.encoder.layer[-1].output.register_forward_hook(lambda m, given, out: seen.append(out.shape[1]))
+    for tasks in (POOLED, {**POOLED, "tags": [0, 4]}):
+        given = batch(tasks)
+        with torch.no_grad():
+            expected, found = model(**given).logits, narrow(**given).logits
+        assert all(torch.allclose(found[name], logits, atol=1e-6) for name, logits in expected.items())
+    assert seen == [6, 35]
 
 
 def test_layers_are_their_own_again_after_a_fault() -> None:
