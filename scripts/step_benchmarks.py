@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import torch
@@ -169,10 +170,20 @@ def in_turns(counts: Sequence[int], steps: int, *, bf16: bool, threads: int) -> 
         children[-1].start()
     for _ in counts:
         while not ready.acquire(timeout=1):
-            if any(child.exitcode for child in children):
-                raise SystemExit("a side failed")
+            _check(children)
     turn[0].release()
-    return dict(found.get() for _ in counts)
+    costs: dict[int, list[float]] = {}
+    while len(costs) < len(counts):
+        try:
+            costs |= [found.get(timeout=1)]
+        except Empty:
+            _check(children)
+    return costs
+
+
+def _check(children: Sequence[Any]) -> None:
+    if any(child.exitcode for child in children):  # the others would wait for its turn for ever
+        raise SystemExit("a side failed")
 
 
 def print_heads(counts: Sequence[int], rounds: int, steps: int, *, bf16: bool, detail: bool, threads: int) -> None:
