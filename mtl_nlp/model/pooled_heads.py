@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
 from .heads import Head, PassThroughBase, VanillaHead
+from .trial import calls_of
 
 # [3, 5]: a whole row, one padded on the right and one on the left, so that no other token passes for the first.
 PROBE_MASK = ((1, 1, 1, 1, 1), (1, 1, 1, 0, 0), (0, 0, 1, 1, 1))
@@ -133,9 +134,10 @@ def _chain(kind: Any, head: nn.Module, encoder_config: Any) -> Chain | None:
     hidden = (states * torch.tensor(PROBE_SCALES)[:, None, None]).to(weights)
     padding = getattr(encoder_config, "pad_token_id", None) or 0
     ids = torch.where(mask.bool(), 1 if padding == 0 else 0, padding).to(weights.device)
+    leaves = [m for m in head.modules() if not isinstance(m, PassThroughBase) and not list(m.children())]
     with torch.no_grad(), _dropout_off(head):
         try:
-            with _calls(head) as called:
+            with calls_of(leaves) as called:
                 logits = kind.run(head, hidden, mask.to(weights.device), ids).logits
         except REFUSALS:  # of these rows; what it refuses of a text's it says in training
             return None
@@ -156,19 +158,6 @@ def _dropout_off(head: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before.items():
             module.training = training
-
-
-@contextmanager
-def _calls(head: nn.Module) -> Iterator[list[nn.Module]]:
-    """The layers, in the order in which they are called."""
-    called: list[nn.Module] = []
-    leaves = [m for m in head.modules() if not isinstance(m, PassThroughBase) and not list(m.children())]
-    hooks = [leaf.register_forward_hook(lambda module, given, output: called.append(module)) for leaf in leaves]
-    try:
-        yield called
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _gives(layers: Sequence[nn.Module], first: Tensor, logits: Tensor) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +33,18 @@ def in_eval(encoder: nn.Module) -> Iterator[None]:
         yield
     finally:
         encoder.train(training)
+
+
+@contextmanager
+def calls_of(modules: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Those that are called meanwhile, in that order."""
+    called: list[nn.Module] = []
+    hooks = [m.register_forward_hook(lambda module, given, output: called.append(module)) for m in modules]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def probe(encoder: Any) -> tuple[Tensor, Tensor]:
