@@ -26,7 +26,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from .dropout import MaskSource
 from .group_attention import HeadSlots, group_attention, head_slots
 from .last_layer import Answers, LastLayer
-from .varlen import varlen_attention, varlen_works
+from .rows_operator import EVERYTHING, rows_attention
+from .varlen import HALF, varlen_attention, varlen_works
 
 PACKED = "mtl_packed"
 # A row joins a group while it fills at least this part of the group's width.
@@ -208,8 +209,6 @@ def packed_attention(
         _LAYOUT.reset(token)
 
 
-# How rows are attended to depends on the batch; layers that are compiled are so around it.
-@torch.compiler.disable
 def packed_attention_forward(
     module: nn.Module,
     query: Tensor,
@@ -225,36 +224,53 @@ def packed_attention_forward(
 
     Args:
         sliding_window: a token sees those that are less than so many places away.
+        kwargs: what the encoder was given; where its layers are compiled, `packed_ends` and `packed_width` of the layout.
     """
-    layout, answers = _LAYOUT.get(), _ANSWERS.get()
-    assert layout is not None, "packed attention outside of `packed_attention`"
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = bool(kwargs.get("is_causal", getattr(module, "is_causal", False)))
+    if torch.compiler.is_compiling() and "packed_ends" in kwargs and query.dtype in HALF:
+        window = EVERYTHING if sliding_window is None else sliding_window
+        rows = (kwargs["packed_ends"], kwargs["packed_width"])
+        return rows_attention(*_flat((query, key, value)), *rows, dropout, scale, causal, window)[0][None], None
+    return _attend((query, key, value), dropout, scale, causal, sliding_window), None
+
+
+# How rows are attended to depends on the batch; layers that are compiled are so around it.
+@torch.compiler.disable
+def _attend(states: Sequence[Tensor], dropout: float, scale: float, causal: bool, window: int | None) -> Tensor:
+    """[1, h, N, d] of queries, keys and values in; [1, N, h, d] out."""
+    layout, answers = _LAYOUT.get(), _ANSWERS.get()
+    assert layout is not None, "packed attention outside of `packed_attention`"
 
     def attend() -> Tensor:
-        with torch.autocast(query.device.type, enabled=False):
-            return _inside_rows((query, key, value), layout, dropout, scale, causal, sliding_window)[None]
+        with torch.autocast(states[0].device.type, enabled=False):
+            return _inside_rows(_flat(states), layout, dropout, scale, causal, window)[None]
 
-    return attend() if answers is None else answers.of(attend), None
+    return attend() if answers is None else answers.of(attend)
 
 
-def _inside_rows(
-    states: Sequence[Tensor], layout: Layout, dropout: float, scale: float, causal: bool, window: int | None
-) -> Tensor:
-    """[1, h, N, d] of queries, keys and values in; [N, h, d] out."""
+def _flat(states: Sequence[Tensor]) -> list[Tensor]:
+    """[1, h, N, d] of queries, keys and values in, fewer heads of the last two perhaps; [N, h, d] out."""
     query, key, value = states
     if key.shape[1] != query.shape[1]:  # grouped queries
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     # Squeezed, not indexed: the gradient of an index is written into a tensor of zeros.
-    flat = [some.squeeze(0).transpose(0, 1) for some in (query, key, value)]  # [N, h, d]
+    return [some.squeeze(0).transpose(0, 1) for some in (query, key, value)]
+
+
+def _inside_rows(
+    states: Sequence[Tensor], layout: Layout, dropout: float, scale: float, causal: bool, window: int | None
+) -> Tensor:
+    """[N, h, d] of queries, keys and values in, the same out."""
+    query = states[0]
     if varlen_works(query.device, query.dtype, query.shape[-1]):
-        return varlen_attention(flat, layout.ends, layout.width, dropout, scale, causal, window)
+        return varlen_attention(states, layout.ends, layout.width, dropout, scale, causal, window)
     if query.device.type == "cpu" and (dropout or layout.longest <= LONG):
         parted = layout.head_slots(query.shape[1], query.dtype, causal, window)
-        return group_attention(flat, parted, dropout, scale, layout.source)
+        return group_attention(states, parted, dropout, scale, layout.source)
     slots = layout.slots
-    apart = [_Apart.apply(some, slots.tokens, slots.homes) for some in flat]
+    apart = [_Apart.apply(some, slots.tokens, slots.homes) for some in states]
     parts, begin = [], 0
     for group in slots.groups:
         end = begin + group.rows * group.width

@@ -259,12 +259,6 @@ def layers_of(encoder: nn.Module) -> nn.ModuleList:
     return max(stacks, key=len)
 
 
-def compile_layers(encoder: nn.Module, backend: str | None = None, mode: str | None = None) -> None:
-    """Compile each layer by itself (`torch.compile`), for any number of tokens: layers of one kind share what is compiled."""
-    for layer in layers_of(encoder):
-        layer.compile(dynamic=True, backend=backend or "inductor", mode=mode)
-
-
 def layer_groups(encoder: nn.Module) -> dict[str, list[str]]:
     """`embeddings`, `layer 0`, `layer 1`, … → names of their parameters, from the bottom up; what comes after is the last `norm`.
 

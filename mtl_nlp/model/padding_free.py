@@ -21,6 +21,7 @@ from .dropout import MaskSource
 from .encoder import layers_of
 from .last_layer import LastLayer
 from .trial import in_eval, tried, warn_of_neighbours
+from .varlen import varlen_works
 
 logger = logging.getLogger("mtl_nlp")
 
@@ -39,9 +40,11 @@ class PaddingFree:
 
     Attributes:
         last: the last layer, where it can be cut to some of the tokens.
+        tells_rows: the encoder is told where rows end, for layers that are compiled; it has to hand that on to its attention.
     """
 
     last: LastLayer | None = None
+    tells_rows = False
 
     def __init__(
         self, encoder: nn.Module, first: int = 0, source: MaskSource | None = None, uncounted: int | None = None
@@ -77,6 +80,8 @@ class PaddingFree:
         if self._types:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             flat["token_type_ids"] = types.reshape(-1)[layout.places][None]
+        if self.tells_rows:
+            flat |= {"packed_ends": layout.ends, "packed_width": layout.width}
         places, some = layout.places, None
         if wanted is not None and self.last is not None:
             some = wanted.reshape(-1)[places].nonzero().view(-1)
@@ -86,6 +91,21 @@ class PaddingFree:
         padded = hidden.new_zeros(input_ids.numel(), hidden.shape[-1])
         return padded.index_copy(0, places, hidden).view(*input_ids.shape, -1)
 
+    def compile_layers(
+        self, device: torch.device, dtype: torch.dtype, backend: Any = None, mode: str | None = None
+    ) -> None:
+        """Compile each layer by itself (`torch.compile`), for any number of tokens: layers of one kind share what is compiled.
+
+        Args:
+            device: where they will run.
+            dtype: what attention will be given; one that has kernels there (`varlen`) becomes part of a layer's graph.
+        """
+        for layer in layers_of(self.encoder):
+            layer.compile(dynamic=True, backend=backend or "inductor", mode=mode)
+        parameters = inspect.signature(self.encoder.forward).parameters.values()
+        width = _head_width(self.encoder.config)
+        self.tells_rows = any(p.kind is p.VAR_KEYWORD for p in parameters) and varlen_works(device, dtype, width)
+
     def _positions(self, input_ids: Tensor, mask: Tensor, layout: Layout) -> Tensor:
         """[1, N] position ids."""
         if self.uncounted is None:
@@ -93,6 +113,12 @@ class PaddingFree:
         counted = (input_ids != self.uncounted).long() * mask
         within = counted.cumsum(1) * counted + self.first - 1  # [B, T]
         return within.reshape(-1)[layout.places][None]
+
+
+def _head_width(config: Any) -> int:
+    """Of attention; 0 where the configuration does not tell."""
+    width, heads = (getattr(config, name, None) or 0 for name in ("hidden_size", "num_attention_heads"))
+    return getattr(config, "head_dim", None) or (width // heads if heads else 0)
 
 
 def padding_free_path(encoder: nn.Module, source: MaskSource | None = None) -> PaddingFree | None:

@@ -121,22 +121,32 @@ def short_rows_attention(
     window: int | None = None,
 ) -> Tensor:
     """As `varlen.varlen_attention`, for rows of at most `LONGEST` tokens; the mask's seed is drawn from torch's generator."""
-    seed = int(torch.randint(SEEDS, (), device="cpu")) if dropout else 0
-    depth = states[0].shape[-1]
-    settings = _Settings(
-        seed=seed,
-        dropout=dropout,
-        scale=depth**-0.5 if scale is None else scale,
-        causal=int(causal),
-        window=ANY if window is None else window,
-        width=width,
-    )
-    found: Tensor = _ShortRows.apply(*map(_together, states), ends, settings)
+    settings = settings_of(states[0], width, dropout, scale, causal, window, draw_seed(dropout))
+    found: Tensor = _ShortRows.apply(*states, ends, settings)
     return found
 
 
+def draw_seed(dropout: float) -> int:
+    """A mask's seed, from torch's generator on the host; 0 where there is no mask."""
+    return int(torch.randint(SEEDS, (), device="cpu")) if dropout else 0
+
+
+def settings_of(
+    states: Tensor, width: int, dropout: float, scale: float | None, causal: bool, window: int | None, seed: int
+) -> Settings:
+    """Settings for [N, h, d] of queries; a window below 0 is none."""
+    return Settings(
+        seed=seed,
+        dropout=dropout,
+        scale=states.shape[-1] ** -0.5 if scale is None else scale,
+        causal=int(causal),
+        window=ANY if window is None or window < 0 else window,
+        width=width,
+    )
+
+
 @dataclass(frozen=True)
-class _Settings:
+class Settings:
     """What a launch is told beside its tensors."""
 
     seed: int
@@ -168,19 +178,29 @@ class _ShortRows(torch.autograd.Function):
     """Queries, keys and values [N, h, d] → [N, h, d]."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, ends: Tensor, settings: _Settings) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, ends: Tensor, settings: Settings) -> Tensor:
         ctx.save_for_backward(query, key, value, ends)
         ctx.settings = settings
-        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        settings.launch(_forward, (query, key, value), (out,), ends)
-        return out
+        return forward((query, key, value), ends, settings)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *states, ends = ctx.saved_tensors
-        found = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in states]
-        ctx.settings.launch(_backward, (*states, _together(gradients[0])), found, ends)
-        return *found, None, None
+        return *backward(gradients[0], states, ends, ctx.settings), None, None
+
+
+def forward(states: Sequence[Tensor], ends: Tensor, settings: Settings) -> Tensor:
+    """The answers, [N, h, d], without a gradient."""
+    out = torch.empty(states[0].shape, dtype=states[0].dtype, device=states[0].device)
+    settings.launch(_forward, [_together(part) for part in states], (out,), ends)
+    return out
+
+
+def backward(gradient: Tensor, states: Sequence[Tensor], ends: Tensor, settings: Settings) -> list[Tensor]:
+    """The gradients by queries, keys and values, [N, h, d] each."""
+    found = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in states]
+    settings.launch(_backward, [_together(part) for part in (*states, gradient)], found, ends)
+    return found
 
 
 def _together(states: Tensor) -> Tensor:

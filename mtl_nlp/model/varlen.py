@@ -49,9 +49,18 @@ def varlen_attention(
         width: at least the length of the longest row.
         window: a token sees those that are less than so many places away.
     """
-    short = width <= SHORT and len(states[0]) >= FEW and _agrees(_short, *_kind(states[0]), _tile(width))
-    kernel = _short if short else _flash
+    kernel = _short if is_short(states[0], width) else _flash
     return kernel(states, ends, width, dropout, scale, causal, window)
+
+
+def is_short(states: Tensor, width: int) -> bool:
+    """Whether rows of up to this length go to the kernels for short rows.
+
+    Args:
+        states: [N, h, d], of all rows.
+        width: as `varlen_attention` takes it.
+    """
+    return width <= SHORT and len(states) >= FEW and _agrees(_short, *_kind(states), _tile(width))
 
 
 def _kind(states: Tensor) -> tuple[torch.device, torch.dtype, int]:
@@ -79,21 +88,17 @@ def _flash(
     causal: bool,
     window: int | None = None,
 ) -> Tensor:
-    side = None if window is None else window - 1
+    numbers = (width, width, dropout, causal, False)
     found: Tensor = torch.ops.aten._flash_attention_forward(
-        *states,
-        ends,
-        ends,
-        width,
-        width,
-        dropout,
-        causal,
-        False,
-        scale=scale,
-        window_size_left=side,
-        window_size_right=0 if causal and window is not None else side,
+        *states, ends, ends, *numbers, scale=scale, **flash_sides(causal, window)
     )[0]
     return found
+
+
+def flash_sides(causal: bool, window: int | None) -> dict[str, int | None]:
+    """How far flash attention sees."""
+    side = None if window is None else window - 1
+    return {"window_size_left": side, "window_size_right": 0 if causal and window is not None else side}
 
 
 def varlen_works(device: torch.device, dtype: torch.dtype, width: int) -> bool:

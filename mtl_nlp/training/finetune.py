@@ -22,7 +22,6 @@ from ..hub.checkpoint import CARD, HISTORY, METRICS, write_json, write_model
 from ..hub.environment import history
 from ..hub.location import repository
 from ..model.dropout import MaskSource
-from ..model.encoder import compile_layers
 from ..model.multitask import MultiTaskModel
 from ..model.trial import check_encoder
 from ..recipe import Recipe, load_recipe, make_recipe
@@ -277,7 +276,9 @@ def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSou
     if not again:
         model.use_fast_paths(dropout, padding_free=packed)
     if layers and model.padding_free is not None:
-        compile_layers(model.encoder, arguments.torch_compile_backend, arguments.torch_compile_mode)
+        chosen = (arguments.torch_compile_backend, arguments.torch_compile_mode)
+        dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
+        model.padding_free.compile_layers(arguments.device, dtype, *chosen)
         leave_compiling(arguments)
     if on_cpu and arguments.world_size == 1:
         if takes_task_gradients(recipe):

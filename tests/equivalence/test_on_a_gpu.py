@@ -14,7 +14,6 @@ from transformers import AutoModel, BertConfig, ModernBertConfig
 
 from mtl_nlp.model import varlen
 from mtl_nlp.model.attention import layout_of, packed_attention, packed_attention_forward
-from mtl_nlp.model.encoder import compile_layers
 from mtl_nlp.model.padding_free import padding_free_path
 from mtl_nlp.model.varlen import SHORT, mask_gap, varlen_attention, varlen_works
 
@@ -138,8 +137,10 @@ def test_kernels_take_heads_of_odd_widths_and_strided_states(lengths: list[int])
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_compiled_layers_give_what_layers_give(name: str) -> None:
     plain, compiled = encoder_of(name).cuda(), encoder_of(name).cuda()
-    compile_layers(compiled)
     paths = [padding_free_path(encoder) for encoder in (plain, compiled)]
+    assert paths[1] is not None
+    paths[1].compile_layers(torch.device("cuda", 0), torch.bfloat16)
+    assert paths[1].tells_rows
     for lengths in (LENGTHS, LONGER, LENGTHS[:4]):
         ids, mask = (part.cuda() for part in batch(lengths))
         found = []
