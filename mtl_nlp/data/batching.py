@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..errors import fault
 from ..task import Task
 from .features import IGNORE, EncodedSplit
-from .mixture import Draw, Mixture
+from .mixture import Draw, Draws, Mixture
 from .padding import Padding
 
 Record = dict[str, Any]
@@ -68,10 +68,11 @@ def _begun(records: list[Record]) -> list[Record]:
     return records
 
 
-class MicroBatches(Sampler[list[Draw]]):
+class MicroBatches(Sampler[Any]):
     """The mixture's stream, epoch by epoch, as the micro-batches of one process.
 
-    A pure function of the epoch, so that a resumed run sees what an uninterrupted one would have.
+    A pure function of the epoch, so that a resumed run sees what an uninterrupted one would have. An epoch that follows the one
+    before goes on where that ended, so that a block which lies across its beginning is planned once.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class MicroBatches(Sampler[list[Draw]]):
         self.mixture, self.steps = mixture, steps_per_epoch
         self.process, self.processes, self.accumulation = process, processes, accumulation
         self.epoch = 0
+        self._left: tuple[int, Iterator[Draws]] | None = None  # the stream where an epoch ended, and its next step
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""
@@ -88,21 +90,70 @@ class MicroBatches(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return self.steps * self.accumulation
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        for batch in islice(self.mixture.batches(start_step=self.epoch * self.steps), self.steps):
-            yield from self.mixture.parts(batch, self.process, self.processes, self.accumulation)
+    def __iter__(self) -> Iterator[Any]:
+        return self.epochs(1)
+
+    def epochs(self, count: int | None = None) -> Iterator[Draws]:
+        """So many epochs from the chosen one on; without an end if None."""
+        start = self.epoch * self.steps
+        kept, self._left = self._left, None
+        stream = kept[1] if kept and kept[0] == start else self.mixture.batches(start_step=start)
+        steps = None if count is None else count * self.steps
+        for number, batch in enumerate(islice(stream, steps), 1):
+            parts = self.mixture.parts(batch, self.process, self.processes, self.accumulation)
+            if number == steps:  # who is given the last one does not ask for another
+                self._left = (start + number, stream)
+            yield from parts
+
+
+class _Onward(Sampler[Any]):
+    """The micro-batches of an epoch and of all that follow."""
+
+    def __init__(self, batches: MicroBatches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches.epochs()
 
 
 class MixtureLoader(DataLoader[Record]):
-    """A loader whose epoch reaches its sampler (the Trainer sets it on the loader)."""
+    """A loader whose epoch reaches its sampler (the Trainer sets it on the loader).
+
+    Args:
+        onward: worker processes go on with the next epoch's batches while the last ones of this are trained on; for a stream that
+            does not change on the way.
+        settings: of torch's `DataLoader`.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Record], *, batch_sampler: MicroBatches, onward: bool = False, **settings: Any
+    ) -> None:
+        super().__init__(dataset, batch_sampler=batch_sampler, **settings)
+        self._micro_batches = batch_sampler
+        self._onward: DataLoader[Record] | None = None
+        if onward and self.num_workers:
+            self._onward = DataLoader(dataset, batch_sampler=_Onward(batch_sampler), **settings)
+        self._left: tuple[int, Iterator[Any]] | None = None  # what is prepared where an epoch ended, and its next epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch."""
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        self._micro_batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return super().__iter__() if self._onward is None else self._epoch(self._onward)
+
+    def _epoch(self, onward: DataLoader[Record]) -> Iterator[Any]:
+        epoch = self._micro_batches.epoch
+        kept, self._left = self._left, None
+        batches = kept[1] if kept and kept[0] == epoch else iter(onward)
+        for number, batch in enumerate(islice(batches, len(self)), 1):
+            if number == len(self):
+                self._left = (epoch + 1, batches)
+            yield batch
 
     def close(self) -> None:
         """End the worker processes, which stay from epoch to epoch."""
-        self._iterator = None
+        self._iterator, self._onward, self._left = None, None, None
 
 
 def lookahead(workers: int, prefetch: int | None, most: int | None) -> tuple[int, int | None]:

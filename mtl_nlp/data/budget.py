@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from ..errors import fault
 from .mixture import Mixture, _in_units
 from .order import Indices, random_bits, shuffled, text_order
 from .sampling import UNIT, block_quotas, limited_quotas
-from .stream import Block, Draw, MixtureState, Regime
+from .stream import Block, Draws, MixtureState, Regime
 
 TRIALS = 12
 LEFT_OPEN = 200
@@ -49,11 +49,19 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Advance:
-    """What is kept of a block: its texts per corpus, its batches, and the state after it."""
+    """What is kept of a block: its texts per corpus, its batches, the state after it, and what was found by trials."""
 
     quotas: dict[str, int]
     batches: int
     next: MixtureState
+    fit: _Fit
+
+
+class _Fit(NamedTuple):
+    """How many texts fit into a block's batches, and whether no text is left after it."""
+
+    texts: int
+    last: bool
 
 
 class BudgetMixture(Mixture):
@@ -189,15 +197,8 @@ class BudgetMixture(Mixture):
 
     def plan(self, state: MixtureState) -> Block:
         """All global batches of the block in which `state` stands, and the state after it. Pure."""
-        self._check_state(state)
-        found = self._layout(state)
-        names = list(self.sizes)
-        drawn = [
-            Draw(names[place], text, pass_)
-            for place, text, pass_ in zip(
-                found.corpus.tolist(), found.index.tolist(), found.passes.tolist(), strict=True
-            )
-        ]
+        found = self._laid_out(state, self._summary(state).fit)
+        drawn = Draws(list(self.sizes), found.corpus, found.index, found.passes)
         batches = [drawn[start:end] for start, end in zip([0, *found.ends], found.ends, strict=False)]
         order = shuffled(random_bits(self.seed, state.block, 0, 2), len(batches)).tolist()
         return Block(found.quotas, [batches[place] for place in order], found.next)
@@ -210,27 +211,35 @@ class BudgetMixture(Mixture):
         self._check_state(state)
         key = (state.block, tuple(state.cursors.values()), tuple(state.owed.values()))
         if key not in self._advances:
-            found = self._layout(state)
-            self._advances[key] = _Advance(found.quotas, len(found.ends), found.next)
+            fit = self._fit(state)
+            found = self._laid_out(state, fit)
+            self._advances[key] = _Advance(found.quotas, len(found.ends), found.next, fit)
         return self._advances[key]
 
-    def _layout(self, state: MixtureState) -> _Layout:
-        """As many texts as the block's batches hold, and the cuts between them."""
+    def _laid_out(self, state: MixtureState, fit: _Fit) -> _Layout:
+        """The block's texts, and the cuts between them."""
+        return self._evened(self._trial(state, fit.texts, *self._bounds(state)), last=fit.last, first=state.block == 0)
+
+    def _bounds(self, state: MixtureState) -> tuple[Mapping[str, int], Mapping[str, int] | None]:
+        """The block's rates, and the texts that `max_passes` leaves of each corpus."""
         rates = self.regimes.rates(state.block)
-        limits = None
-        if self.max_passes is not None:
-            limits = {corpus: self._left(corpus, state) if rate else 0 for corpus, rate in rates.items()}
+        if self.max_passes is None:
+            return rates, None
+        return rates, {corpus: self._left(corpus, state) if rate else 0 for corpus, rate in rates.items()}
+
+    def _fit(self, state: MixtureState) -> _Fit:
+        """As many texts as the block's batches hold, found by trials."""
+        rates, limits = self._bounds(state)
         most = self.block_batches * self.batch
         left = None if limits is None else sum(limits.values())
         most = most if left is None else min(most, left)
         mean = sum(rate * self._means[corpus] for corpus, rate in rates.items()) / UNIT
-        best: _Layout | None = None
         low, high, room = 0, most + 1, self.block_batches * self.max_tokens
         count = min(most, max(self.block_batches, int(0.985 * room / mean)))
         for _ in range(TRIALS):
             trial = self._trial(state, count, rates, limits)
             if len(trial.ends) <= self.block_batches:
-                best, low = trial, count
+                low = count
                 spare = (room - int(trial.tokens.sum()) - self._lost(trial)) / mean
                 if count == most or spare < max(1, count // LEFT_OPEN):
                     break
@@ -242,9 +251,7 @@ class BudgetMixture(Mixture):
             if low + 1 > high - 1:
                 break
             count = min(max(wanted, low + 1), high - 1)
-        if best is None:
-            best = self._trial(state, min(most, self.block_batches), rates, limits)
-        return self._evened(best, last=left is not None and (low == left or not left), first=state.block == 0)
+        return _Fit(low or min(most, self.block_batches), left is not None and (low == left or not left))
 
     def _lost(self, trial: _Layout) -> int:
         """Tokens that no further text would fill: what is open at the end of every batch but the last."""
@@ -322,12 +329,16 @@ class BudgetMixture(Mixture):
         if parts > 1 and self.batch < texts:
             raise fault(f"{self.batch}: too few texts for {told}", key="mixture.batch", allowed=f"{texts} or more")
 
-    def parts(self, batch: Sequence[Draw], process: int, processes: int, accumulation: int) -> list[list[Draw]]:
+    def parts(self, batch: Draws, process: int, processes: int, accumulation: int) -> list[Draws]:
         """The micro-batches of one process: runs of the batch with about the same tokens, in (micro-batch, process) order."""
-        tokens = np.array([self.tokens[draw.corpus][draw.index] for draw in batch])
+        if processes * accumulation == 1:
+            return [batch]
+        tokens = np.empty(len(batch), dtype=np.int64)
+        for place, found in enumerate(self.tokens.values()):
+            own = batch.corpora == place
+            tokens[own] = found[batch.indices[own]]
         bounds = equal_runs(tokens, processes * accumulation)
-        runs = [list(batch[start:end]) for start, end in pairwise(bounds)]
-        return runs[process::processes]
+        return [batch[start:end] for start, end in pairwise(bounds)][process::processes]
 
 
 def refuse_homogeneous(batching: str) -> None:

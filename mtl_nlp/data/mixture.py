@@ -16,8 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 from zlib import crc32
 
 import numpy as np
@@ -28,9 +27,9 @@ from .order import Indices, homogeneous_order, mixed_order, random_bits, shuffle
 from .regimes import Regimes
 from .sampling import UNIT, block_quotas, check_settings, limited_quotas, turns
 from .strategies import SamplingSettings, SchedulePoint, check_options, check_weights, find_strategy
-from .stream import Block, CorpusDraws, Draw, MixtureState, Regime, check_division, cut, slice_for
+from .stream import Block, CorpusDraws, Draw, Draws, MixtureState, Regime, check_division, cut, slice_for
 
-__all__ = ["Block", "CorpusDraws", "Draw", "Mixture", "MixtureState", "Regime", "check_division", "slice_for"]
+__all__ = ["Block", "CorpusDraws", "Draw", "Draws", "Mixture", "MixtureState", "Regime", "check_division", "slice_for"]
 
 Batching = Literal["mixed", "homogeneous"]
 
@@ -208,20 +207,14 @@ class Mixture:
             # The fourth word keeps the bits of blocks apart from those of permutations, which have three.
             random_bits(self.seed, state.block, 0, 1),
         )
-        names = list(self.sizes)
-        drawn = [
-            Draw(names[place], text, pass_)
-            for place, text, pass_ in zip(
-                corpus[order].tolist(), index[order].tolist(), passes[order].tolist(), strict=True
-            )
-        ]
-        return Block(quotas, list(cut(drawn, len(drawn) // self.batch)), following)
+        drawn = Draws(list(self.sizes), corpus[order], index[order], passes[order])
+        return Block(quotas, cast(list[Draws], list(cut(drawn, len(drawn) // self.batch))), following)
 
-    def batches(self, start_step: int = 0) -> Iterator[list[Draw]]:
+    def batches(self, start_step: int = 0) -> Iterator[Draws]:
         """The stream of global batches, from any step; endless but for `max_passes`."""
         return self.batches_from(self.state_at(start_step))
 
-    def batches_from(self, state: MixtureState) -> Iterator[list[Draw]]:
+    def batches_from(self, state: MixtureState) -> Iterator[Draws]:
         """The stream of global batches that follows a state; endless but for `max_passes`."""
         while True:
             # A loader that ran further would draw at rates that are not decided yet.
@@ -234,7 +227,7 @@ class Mixture:
 
     def micro_batches(
         self, start_step: int = 0, *, process: int = 0, processes: int = 1, accumulation: int = 1
-    ) -> Iterator[list[list[Draw]]]:
+    ) -> Iterator[list[Draws]]:
         """Per step, the micro-batches of one process (`slice_for`).
 
         Raises:
@@ -251,9 +244,9 @@ class Mixture:
         """
         check_division(self.batch, processes, accumulation)
 
-    def parts(self, batch: Sequence[Draw], process: int, processes: int, accumulation: int) -> list[list[Draw]]:
+    def parts(self, batch: Draws, process: int, processes: int, accumulation: int) -> list[Draws]:
         """The micro-batches of one process (`slice_for`)."""
-        return slice_for(batch, process, processes, accumulation)
+        return cast(list[Draws], slice_for(batch, process, processes, accumulation))
 
     def describe(self, epochs: float | None = None, *, steps: int | None = None) -> list[CorpusDraws]:
         """Per corpus what a run of so many epochs, or of so many steps, draws: exact, in corpus order.
@@ -269,7 +262,8 @@ class Mixture:
             if wanted - start >= self.block_batches:
                 draws.update(self._advance(state)[0])
             else:
-                draws.update(draw.corpus for draw in chain(*self.plan(state).batches[: wanted - start]))
+                for batch in self.plan(state).batches[: wanted - start]:
+                    draws.update(batch.texts())
         first, last = self.regimes.rates(0), self.regimes.rates(max(0, wanted - 1) // self.block_batches)
         return [
             CorpusDraws(

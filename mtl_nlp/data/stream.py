@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
+
+import numpy as np
 
 from ..errors import UserError, fault, listed
+from .order import Indices
 
 T = TypeVar("T")
 
@@ -18,6 +21,55 @@ class Draw:
     corpus: str
     index: int
     pass_: int
+
+
+class Draws(Sequence[Draw]):
+    """Texts drawn, in order, held as numbers: a block has many more than is made of them in the process that plans it.
+
+    Equal to any sequence of the same draws.
+
+    Args:
+        names: of the corpora.
+        corpora: [n], each text's corpus, by its place among the names.
+        indices: [n].
+        passes: [n].
+    """
+
+    __slots__ = ("corpora", "indices", "names", "passes")
+
+    def __init__(self, names: Sequence[str], corpora: Indices, indices: Indices, passes: Indices) -> None:
+        self.names, self.corpora, self.indices, self.passes = names, corpora, indices, passes
+
+    def __len__(self) -> int:
+        return len(self.corpora)
+
+    @overload
+    def __getitem__(self, place: int) -> Draw: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Draws: ...
+
+    def __getitem__(self, place: int | slice) -> Draw | Draws:
+        if isinstance(place, slice):
+            return Draws(self.names, self.corpora[place], self.indices[place], self.passes[place])
+        return Draw(self.names[self.corpora[place]], int(self.indices[place]), int(self.passes[place]))
+
+    def __iter__(self) -> Iterator[Draw]:
+        numbers = (self.corpora.tolist(), self.indices.tolist(), self.passes.tolist())
+        return (Draw(self.names[place], index, pass_) for place, index, pass_ in zip(*numbers, strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Draws({list(self)!r})"
+
+    def texts(self) -> dict[str, int]:
+        """Corpus → how many of its texts."""
+        counts = np.bincount(self.corpora, minlength=len(self.names)).tolist()
+        return dict(zip(self.names, counts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -85,7 +137,7 @@ class Block:
     """
 
     quotas: Mapping[str, int]
-    batches: list[list[Draw]]
+    batches: list[Draws]
     next: MixtureState
 
 
@@ -123,8 +175,8 @@ def check_division(batch: int, processes: int, accumulation: int) -> None:
         )
 
 
-def slice_for(global_batch: Sequence[T], process: int, processes: int, accumulation: int) -> list[list[T]]:
-    """The micro-batches of one process: `accumulation` lists of equal length.
+def slice_for(global_batch: Sequence[T], process: int, processes: int, accumulation: int) -> list[Sequence[T]]:
+    """The micro-batches of one process: `accumulation` slices of equal length.
 
     The global batch is cut into equal runs in (micro-batch, process) order, so that micro-batch k of all
     processes together is a run of it. One process without accumulation has it whole.
@@ -139,7 +191,7 @@ def slice_for(global_batch: Sequence[T], process: int, processes: int, accumulat
     return parts[process::processes]
 
 
-def cut(rows: Sequence[T], parts: int) -> Iterator[list[T]]:
+def cut(rows: Sequence[T], parts: int) -> Iterator[Sequence[T]]:
     """Equal runs, in order; none of nothing."""
     size = max(1, len(rows) // max(1, parts))
-    return (list(rows[start : start + size]) for start in range(0, len(rows), size))
+    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -100,8 +100,9 @@ class PaddingFree:
             device: where they will run.
             dtype: what attention will be given; one that has kernels there (`varlen`) becomes part of a layer's graph.
         """
+        options = None if mode or backend not in (None, "inductor") else _inductor_options()
         for layer in layers_of(self.encoder):
-            layer.compile(dynamic=True, backend=backend or "inductor", mode=mode)
+            layer.compile(dynamic=True, backend=backend or "inductor", mode=mode, options=options)
         parameters = inspect.signature(self.encoder.forward).parameters.values()
         width = _head_width(self.encoder.config)
         self.tells_rows = any(p.kind is p.VAR_KEYWORD for p in parameters) and varlen_works(device, dtype, width)
@@ -113,6 +114,15 @@ class PaddingFree:
         counted = (input_ids != self.uncounted).long() * mask
         within = counted.cumsum(1) * counted + self.first - 1  # [B, T]
         return within.reshape(-1)[layout.places][None]
+
+
+def _inductor_options() -> dict[str, Any]:
+    """How layers are compiled where nothing is said."""
+    from torch._inductor import config
+
+    # It fuses the gradients by a norm's inputs and by its weights into a kernel that takes longer than two.
+    off = {"triton.mix_order_reduction": False}
+    return {key: value for key, value in off.items() if hasattr(config.triton, key.rpartition(".")[2])}
 
 
 def _head_width(config: Any) -> int:

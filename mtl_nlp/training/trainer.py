@@ -151,6 +151,7 @@ class MultiTaskTrainer(SavingTrainer):
         self._loader = MixtureLoader(
             self.train_dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
+            onward=not self.schedule.changes,
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
