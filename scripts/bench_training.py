@@ -1,8 +1,8 @@
 """Training speed, side by side in one run: this toolkit's joint step against plain `transformers.Trainer`, one model a corpus.
 
     python scripts/bench_training.py DATA_ROOT [--bf16] [--rounds 5] [--steps 12] [--threads N]
-    python scripts/bench_training.py DATA_ROOT --bf16 --encoder bert-base --batch 2048 --workers 8 --repeat 8 \\
-        --sides ours compiled --inference                       # for a GPU (random weights)
+    python scripts/bench_training.py DATA_ROOT --bf16 --encoder bert-base --batch 2048 --tokens 81920 --workers 8 --repeat 5 \\
+        --rounds 2 --steps 10 --sides compiled --inference      # for a GPU (random weights)
     python scripts/bench_training.py DATA_ROOT --tasknet        # tasknet 1.60 as one more side (see tasknet_side.py)
     python scripts/bench_training.py DATA_ROOT --overhead       # the parts of our step
     python scripts/bench_training.py DATA_ROOT --heads 3 300    # steps with few and many heads (synthetic texts)
@@ -75,13 +75,19 @@ def rate(train: Callable[[Clock], list[int]]) -> tuple[float, float]:
     return float(sum(tokens[WARM:])), clock.ends[-1] - clock.ends[WARM - 1]
 
 
-def prepared_for(root: Path, tasks: list[str] | None, options: argparse.Namespace, performance: str) -> Prepared:
-    """A recipe's data, read once."""
+def prepared_for(
+    root: Path, tasks: list[str] | None, options: argparse.Namespace, performance: str, tokens: int = 0
+) -> Prepared:
+    """A recipe's data, read once.
+
+    Args:
+        tokens: real ones a step, in place of `options.batch` texts.
+    """
     sets = [f"training.max_steps={options.steps + WARM}", f"training.bf16={str(options.bf16).lower()}"]
     sets += [f"training.{key}={value}" for key, value in SILENT.items()]
     sets += ["performance=plain"] if performance == "plain" else []
     sets += ["training.torch_compile=true"] if performance == "compiled" else []
-    size = f"max_tokens: {options.tokens}" if options.tokens else f"batch: {options.batch}"
+    size = f"max_tokens: {tokens}" if tokens else f"batch: {options.batch}"
     sets += [f"encoder={encoder(options.encoder)}", f"mixture={{strategy: proportional, {size}}}"]
     sets += [f"training.dataloader_num_workers={options.workers}"] if options.workers else []
     if tasks:
@@ -215,7 +221,7 @@ def main() -> None:
         "--tokens",
         type=int,
         default=0,
-        help="real tokens a step of ours (`mixture.max_tokens`) in place of --batch texts",
+        help="also ours with up to so many real tokens a step (`mixture.max_tokens`) in place of --batch texts",
     )
     parser.add_argument("--workers", type=int, default=0, help="loader processes, on every side")
     parser.add_argument("--sides", nargs="*", choices=("ours", "compiled", "plain"), default=["ours", "plain"])
@@ -248,7 +254,7 @@ def main() -> None:
         print_scaling(wanted, options.steps, options.most, bf16=options.bf16, threads=options.threads)
     elif options.overhead:
         options.steps *= 2  # every second one is timed
-        print_overhead(prepared_for(options.data_root, None, options, "auto"), options.steps // 2)
+        print_overhead(prepared_for(options.data_root, None, options, "auto", options.tokens), options.steps // 2)
     else:
         side_by_side(options)
 
@@ -256,11 +262,13 @@ def main() -> None:
 def side_by_side(options: argparse.Namespace) -> None:
     """Ours against the others, in turns."""
     joint = prepared_for(options.data_root, None, options, "auto")
-    sides = {"ours": ours(joint)} if "ours" in options.sides else {}
-    if "compiled" in options.sides:
-        sides["ours, compiled"] = ours(prepared_for(options.data_root, None, options, "compiled"))
-    if "plain" in options.sides:
-        sides["ours, plain"] = ours(prepared_for(options.data_root, None, options, "plain"))
+    sides = {}
+    for side, performance in {"ours": "auto", "compiled": "compiled", "plain": "plain"}.items():
+        for tokens in dict.fromkeys((0, options.tokens)) if side in options.sides else ():
+            name = (
+                f"{'ours' if side == 'ours' else f'ours, {side}'}{f', up to {tokens} tokens a step' if tokens else ''}"
+            )
+            sides[name] = ours(prepared_for(options.data_root, None, options, performance, tokens))
     singles = {task: prepared_for(options.data_root, [task], options, "plain") for task in CORPORA}
     sizes = {task: len(next(iter(part.encoded["train"].values()))) for task, part in singles.items()}
     plains = {task: plain(part, task, options) for task, part in singles.items()}
@@ -295,9 +303,7 @@ def side_by_side(options: argparse.Namespace) -> None:
         spread = f"{middle:.0f}; {min(values):.0f}, {max(values):.0f}"
         print(f"| {name} | {spread} | {middle / base:.2f} | {6 * weights * middle / most:.0%} |")
     if options.inference:
-        LABELLED["ours"] += [
-            answered(joint, options.batch, options.workers, options.bf16) for _ in range(options.rounds)
-        ]
+        LABELLED["ours"].append(answered(joint, options.batch, options.workers, options.bf16))
         found = {name: sum(n for n, _ in values) / sum(s for _, s in values) for name, values in LABELLED.items()}
         print("\n| inference | real tokens/s | × Trainer | of the matrix product's rate |\n|---|---|---|---|")
         for name, value in found.items():

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +21,7 @@ from mtl_nlp.training.prepare import Prepared
 
 # Of each corpus, whose texts are repeated until there are as many; and of ours on a GPU, which is quicker and has to go on for as
 # many seconds.
-BATCHES, STREAM = 6, 60
+BATCHES, STREAM = 6, 240
 
 
 def predicted(model: Any, collate: Any, data: Any, batch: int, workers: int, bf16: bool) -> tuple[int, float]:
@@ -63,9 +64,9 @@ class Texts(Dataset[Any]):
         """So many of each corpus, its texts repeated and sorted by length."""
         found = []
         for corpus, split in self.splits.items():
-            texts = [i % len(split) for i in range(number * size)]
-            texts.sort(key=lambda text: -int(split.lengths[text]))
-            found += [(corpus, texts[begin : begin + size]) for begin in range(0, len(texts), size)]
+            texts = np.arange(number * size) % len(split)
+            texts = texts[np.argsort(-np.asarray(split.lengths)[texts], kind="stable")]
+            found += [(corpus, texts[begin : begin + size].tolist()) for begin in range(0, len(texts), size)]
         return found
 
 

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -99,6 +100,8 @@ class Head(ABC):
         """How many labelled units `labels` hold: those that are neither −100 nor NaN; with class weights the sum of theirs."""
         if labels.is_floating_point():
             return int((~(labels.isnan().any(-1) if labels.dim() > 1 else labels.isnan())).sum())
+        if self.class_weights is None:  # NumPy starts no threads for a few labels
+            return int(np.count_nonzero(labels.numpy(force=True) != losses.IGNORE))
         return losses.mass(labels, self.class_weights).item()
 
     @property

@@ -201,10 +201,10 @@ class MultiTaskTrainer(SavingTrainer):
         units, seen, kinds = [0.0] * (len(self.task_names) + 3), [0] * (len(self.task_names) + 3), self.multi.kinds
         conditioned = self.multi.conditioning is not None
         for batch in batches:
-            lengths = batch["attention_mask"].sum(1)
-            units[-1] += int(lengths.sum())
+            units[-1] += batch["tokens"] if "tokens" in batch else int(batch["attention_mask"].sum())
             units[-3] += batch["attention_mask"].numel()
             if conditioned:
+                lengths = batch["attention_mask"].sum(1)
                 units[-2] += sum(int(lengths[rows["rows"]].sum()) for rows in batch["tasks"].values())
             for name, rows in batch["tasks"].items():
                 place = self._places[name]
