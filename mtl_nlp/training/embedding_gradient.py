@@ -7,6 +7,7 @@ this step added. The optimizer sees the same dense gradient as always, so the up
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -21,13 +22,20 @@ class RowGradient:
     """
 
     def __init__(self, embedding: nn.Embedding) -> None:
-        self.weight = embedding.weight
-        self.buffer = torch.zeros_like(self.weight)
+        self.buffer = torch.zeros_like(embedding.weight)
         self.rows: list[Tensor] = []
         self.read: list[Tensor] = []
         embedding.register_forward_pre_hook(self._choose)
         embedding.register_forward_hook(self._note)
-        self.weight.register_post_accumulate_grad_hook(self._keep)
+        own = weakref.ref(self)
+
+        # Python's collector does not see what a parameter's hooks hold: a cycle through them would never go.
+        def keep(weight: Tensor) -> None:
+            rows = own()
+            if rows is not None:
+                rows._keep(weight)
+
+        embedding.weight.register_post_accumulate_grad_hook(keep)
 
     def _choose(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
         """Measurements in evaluation mode take their gradients with `autograd.grad`, and dense."""

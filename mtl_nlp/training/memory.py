@@ -1,4 +1,4 @@
-"""Memory of the process: its peak, and keeping what is freed where the C library can be told to.
+"""Memory of the process: its peak, keeping what is freed where the C library can be told to, and letting go of it.
 
 A training step frees and takes the same large buffers again. glibc returns them to the system at once, and the next step waits
 for fresh pages to be zeroed: filling 47 MB took 21 ms, and 1.7 ms once the process kept its memory. It holds on to its peak, which
@@ -8,6 +8,7 @@ every step reaches anyway.
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 import re
 import sys
@@ -26,6 +27,13 @@ def keep_freed_memory() -> bool:
     return all(
         mallopt(option, value) for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEEP), (M_TOP_PAD, PAD))
     )
+
+
+def release_memory() -> None:
+    """Give back what an ended run held: its objects refer to each other, and glibc keeps what is freed."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory() -> int | None:
