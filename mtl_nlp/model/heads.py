@@ -99,12 +99,17 @@ class Head(ABC):
         """How many labelled units `labels` hold: those that are neither −100 nor NaN; with class weights the sum of theirs."""
         if labels.is_floating_point():
             return int((~(labels.isnan().any(-1) if labels.dim() > 1 else labels.isnan())).sum())
-        return losses.mass(labels, self.class_weights).item()
+        weights = self.class_weights
+        if weights is None and labels.dim() == 1:  # a few numbers, in each of many tasks
+            return len(labels) - labels.tolist().count(losses.IGNORE)
+        return losses.mass(labels, weights).item()
 
     @property
     def class_weights(self) -> list[float] | None:
         """One weight an output, None where the task gives none."""
         loss, task = self.task.loss, self.task
+        if loss.class_weights is None:
+            return None
         return weights_in_order(loss.class_weights, outputs_of(task.kind, task.labels, task.tag_scheme))
 
     def classes_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
