@@ -54,7 +54,7 @@ class MixtureDataset(Dataset[Record]):
 def fetch(split: EncodedSplit, texts: Sequence[int]) -> list[list[Record]]:
     """The rows of each text."""
     rows = split.rows_of(texts)
-    columns = split.rows[rows]
+    columns = split.columns(rows)
     records = [{name: values[i] for name, values in columns.items()} for i in range(len(rows))]
     sizes = [int(split.offsets[t + 1] - split.offsets[t]) for t in texts]
     ends = np.cumsum(sizes)

@@ -100,14 +100,17 @@ class Head(ABC):
         """How many labelled units `labels` hold: those that are neither −100 nor NaN; with class weights the sum of theirs."""
         if labels.is_floating_point():
             return int((~(labels.isnan().any(-1) if labels.dim() > 1 else labels.isnan())).sum())
-        if self.class_weights is None:  # NumPy starts no threads for a few labels
+        weights = self.class_weights
+        if weights is None:  # NumPy is quicker for a few labels, and starts no threads for many
             return int(np.count_nonzero(labels.numpy(force=True) != losses.IGNORE))
-        return losses.mass(labels, self.class_weights).item()
+        return losses.mass(labels, weights).item()
 
     @property
     def class_weights(self) -> list[float] | None:
         """One weight an output, None where the task gives none."""
         loss, task = self.task.loss, self.task
+        if loss.class_weights is None:
+            return None
         return weights_in_order(loss.class_weights, outputs_of(task.kind, task.labels, task.tag_scheme))
 
     def classes_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,10 +23,12 @@ from .dropout import MaskSource, install_fast_dropout
 from .encoder import freeze, load_encoder
 from .files import write_checksums
 from .heads import Head, MaskedLanguageModeling, PassThroughBase, make_head
+from .joint_losses import cross_entropies
 from .last_layer import MOST
 from .loading import load_strictly
 from .padding_free import PaddingFree, padding_free_path
 from .pooled_heads import PooledHeads, find_pooled_heads
+from .structure import Structure
 
 PUSH_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
 TaskRows = Mapping[str, Tensor]
@@ -89,7 +91,7 @@ class MultiTaskModel(PreTrainedModel):
     watch: Callable[[str, Tensor], None] | None = None
     # The word embeddings' gradient, where training keeps it by rows (`mtl_nlp.training.embedding_gradient`).
     row_gradient: Any = None
-    _fixed: list[nn.Parameter] | None = None
+    structure: Structure | None = None
 
     def __init__(self, config: MultiTaskConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
@@ -161,31 +163,35 @@ class MultiTaskModel(PreTrainedModel):
             if isinstance(base, PassThroughBase) and hasattr(base, "pooler"):
                 base.pooler.load_state_dict(pooler.state_dict())
 
-    def fix_structure(self) -> None:
+    def fix_structure(self, *, narrow: bool = False) -> None:
         """No module or parameter comes or goes, or changes its mode alone, until `free_structure`: a step asks for them several
-        times, and with hundreds of heads finding them takes a tenth of it."""
+        times, and with hundreds of heads finding them takes a tenth of it.
+
+        Args:
+            narrow: gradients come from this process alone, and by the heads' forward passes (see `Structure`).
+        """
         self.free_structure()
         self.train(self.training)  # a pretrained encoder comes in evaluation mode
-        self._fixed = list(self.parameters())
+        self.structure = Structure(self, narrow=narrow)
 
     def free_structure(self) -> None:
         """Modules and parameters may change again."""
-        self._fixed = None
+        self.structure = None
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """As ever."""
-        return super().parameters(recurse) if self._fixed is None or not recurse else iter(self._fixed)
+        return super().parameters(recurse) if self.structure is None or not recurse else iter(self.structure.parameters)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As ever."""
-        if self._fixed is None or not set_to_none:
-            return super().zero_grad(set_to_none)
-        for parameter in self._fixed:
-            parameter.grad = None
+        if self.structure is None or not set_to_none:
+            super().zero_grad(set_to_none)
+        else:
+            self.structure.clear_gradients()
 
     def train(self, mode: bool = True) -> MultiTaskModel:
         """As ever."""
-        return self if self._fixed is not None and self.training is mode else super().train(mode)
+        return self if self.structure is not None and self.training is mode else super().train(mode)
 
     def use_fast_paths(self, dropout: MaskSource | None = None, *, padding_free: bool = True) -> None:
         """Encode without padding where this encoder's outputs stay the same (compared here), and draw dropout masks from `dropout`.
@@ -276,6 +282,8 @@ class MultiTaskModel(PreTrainedModel):
             tasks = {
                 name: {"rows": every, "sizes": whole} if name in listing else {"rows": every} for name in self.kinds
             }
+        if self.structure is not None and torch.is_grad_enabled():
+            self.structure.note(tasks)
         if self.conditioning is not None and tasks:
             packed = self.padding_free is not None
             encoded = self.conditioning.encode(self._encode, input_ids, mask, token_type_ids, tasks, packed=packed)
@@ -354,11 +362,21 @@ class MultiTaskModel(PreTrainedModel):
         return self.kinds[name].logits(self.heads[name], states, mask[chosen, :width], ids[chosen, :width], rows)
 
     def task_losses(
-        self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows]
+        self, logits: Mapping[str, Tensor], tasks: Mapping[str, TaskRows], *, joint: bool = False
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per task (sum, units): the loss over labelled units and their number; tasks without labels are left out."""
+        """Per task (sum, units): the loss over labelled units and their number; tasks without labels are left out.
+
+        Args:
+            joint: there will be one backward pass, from all of them: heads that run side by side may be compared at once.
+        """
+        names = [name for name in logits if "labels" in tasks[name]]
+        pooled, found = self.pooled_heads, {}
+        if joint and pooled is not None:
+            labels = {name: tasks[name]["labels"] for name in names if pooled.holds(name, self.heads)}
+            found = cross_entropies(self.kinds, logits, labels)
         return {
-            name: self.kinds[name].batch_loss(logits[name], tasks[name]) for name in logits if "labels" in tasks[name]
+            name: found[name] if name in found else self.kinds[name].batch_loss(logits[name], tasks[name])
+            for name in names
         }
 
 

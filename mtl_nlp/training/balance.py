@@ -260,7 +260,7 @@ class AfterUpdate(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The model is wrapped and loaded, so that nothing comes or goes from here on (FSDP exchanges parameters in every step)."""
         if not self.trainer.multi.is_sharded:
-            self.trainer.multi.fix_structure()
+            self.trainer.multi.fix_structure(narrow=self.trainer.narrows)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The weights have just been updated."""

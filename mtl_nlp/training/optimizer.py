@@ -1,10 +1,12 @@
-"""Parameter groups: head and layer-wise learning rates, no decay on norms, biases and conditions."""
+"""Parameter groups: head and layer-wise learning rates, no decay on norms, biases and conditions; AdamW for many heads."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from typing import Any
+
+import torch
 
 from ..model.encoder import layers_of
 from .arguments import OwnArguments
@@ -50,3 +52,30 @@ def parameter_groups(
             group = groups.setdefault((rates[name], decay), {"params": [], "lr": rates[name], "weight_decay": decay})
             group["params"].append(parameter)
     return list(groups.values())
+
+
+class TouchedAdamW(torch.optim.AdamW):
+    """torch's AdamW, which walks through all parameters to find those with a gradient; here it is given the touched ones alone.
+
+    Args:
+        groups: as torch's.
+        model: a `MultiTaskModel`; while its structure is fixed, its parameters are those that it had then.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], model: Any, **kwargs: Any) -> None:
+        self._model = model
+        self._members: list[set[int]] = []  # of each group, ids
+        super().__init__(groups, **kwargs)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As ever."""
+        super().add_param_group(param_group)
+        self._members.append({id(p) for p in self.param_groups[-1]["params"]})
+
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
+        structure = self._model.structure
+        number = next(i for i, own in enumerate(self.param_groups) if own is group)
+        if structure is not None and self._members[number] <= structure.ids:
+            touched = [p for p in structure.touched() if id(p) in self._members[number]]
+            group = {**group, "params": touched}
+        return super()._init_group(group, *lists)

@@ -114,10 +114,10 @@ class TeachingTrainer(MultiTaskTrainer):
         return labels_share(self.distil, self.state.global_step, self.state.max_steps)
 
     def task_means(
-        self, model: Any, inputs: Mapping[str, Any], counts: StepCounts
+        self, model: Any, inputs: Mapping[str, Any], counts: StepCounts, *, joint: bool = False
     ) -> tuple[MultiTaskOutput, dict[str, Tensor]]:
         """As the ordinary road's, mixed with the distance from the teacher."""
-        outputs, means = super().task_means(model, inputs, counts)
+        outputs, means = super().task_means(model, inputs, counts, joint=joint)
         share = self.labels_share
         assert outputs.logits is not None
         for name in means:

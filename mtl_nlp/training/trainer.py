@@ -29,9 +29,9 @@ from .balance import AfterUpdate, Balancer
 from .callbacks import ScheduleCallback, TaskProgress
 from .clipping import clip_gradient
 from .cosines import GradientCosines
-from .counts import StepCounts, TaskLog
+from .counts import StepCounts, TaskLog, weighted_sum
 from .evaluation import Scorer
-from .optimizer import parameter_groups
+from .optimizer import TouchedAdamW, parameter_groups
 from .publishing import Publisher
 from .saving import SavingTrainer
 from .schedule import Schedule
@@ -95,7 +95,6 @@ class MultiTaskTrainer(SavingTrainer):
         self._dropout, self._micro_batch = dropout, (-1, 0)
         self._places = {name: place for place, name in enumerate(self.task_names)}
         self._task_log, self.throughput = TaskLog(), Throughput()
-        self._step_losses: dict[str, Tensor] = {}
         self._weights: int | None = None
         self.scores: dict[int, dict[str, float]] = {}  # by step
         self._loader: MixtureLoader | None = None
@@ -171,7 +170,8 @@ class MultiTaskTrainer(SavingTrainer):
             groups = parameter_groups(target, self.args.learning_rate, self.args.weight_decay, decayed, self.own)
             learned = self.balancer.parameter_group()
             groups += [learned] if learned else []
-            self.optimizer = cls(groups, **kwargs)
+            narrow = cls is torch.optim.AdamW and self.narrows
+            self.optimizer = TouchedAdamW(groups, self.multi, **kwargs) if narrow else cls(groups, **kwargs)
         return self.optimizer
 
     def get_batch_samples(
@@ -269,8 +269,15 @@ class MultiTaskTrainer(SavingTrainer):
         """Whether the fast paths of a CPU are on; gradients that are scaled for fp16 are accelerate's to divide."""
         return self._dropout is not None and self.accelerator.scaler is None
 
+    @property
+    def narrows(self) -> bool:
+        """Whether a step may pass over the parameters that it has not touched: on the same fast paths, in one process."""
+        return self._dropout is not None and self.args.world_size == 1
+
     def _clipped(self, most: float) -> Tensor:
-        return clip_gradient(self.multi.parameters(), most, self.multi.row_gradient)
+        structure = self.multi.structure
+        parameters = self.multi.parameters() if structure is None else structure.touched()
+        return clip_gradient(parameters, most, self.multi.row_gradient)
 
     def random_state(self) -> Any:
         """Where the generators stand that dropout draws from, before a micro-batch."""
@@ -290,38 +297,48 @@ class MultiTaskTrainer(SavingTrainer):
     ) -> Any:
         """This micro-batch's part of the step's loss; `num_items_in_batch` are the step's `StepCounts`."""
         counts: StepCounts = num_items_in_batch or self._count([inputs])
-        outputs, means = self.task_means(model, inputs, counts)
+        # Of numbers that go to a GPU together the tensor would be waited for.
+        outputs, means = self.task_means(model, inputs, counts, joint=self.args.device.type == "cpu")
         # DDP averages gradients over processes, the step's loss is a sum over them.
-        losses = self.weighted(means, counts, inputs, times=self.args.world_size)
-        total = sum(losses.values(), torch.zeros((), device=self.args.device))
+        factors = self._factors(means, counts, inputs, times=self.args.world_size)
+        total = weighted_sum(means, factors, self.args.device)
         if outputs.idle is not None:
             total = total + outputs.idle
         return (total, outputs) if return_outputs else total
 
     def task_means(
-        self, model: Any, inputs: Mapping[str, Any], counts: StepCounts
+        self, model: Any, inputs: Mapping[str, Any], counts: StepCounts, *, joint: bool = False
     ) -> tuple[MultiTaskOutput, dict[str, Tensor]]:
-        """The model's output, and this batch's part of each task's mean loss L_t over the step."""
+        """The model's output, and this batch's part of each task's mean loss L_t over the step.
+
+        Args:
+            joint: one backward pass follows, from all of them, so that they may share operations.
+        """
         if self.multi.is_sharded:
             inputs = {**inputs, "idle": idle_tasks(self.task_names, counts.rows, inputs["tasks"])}
         outputs = model(**inputs)
-        sums = self.multi.task_losses(outputs.logits, inputs["tasks"])
-        return outputs, {name: counts.mean(name, loss) for name, (loss, _) in sums.items()}
+        losses = self.multi.task_losses(outputs.logits, inputs["tasks"], joint=joint)
+        sums = {name: loss for name, (loss, _) in losses.items()}
+        return outputs, counts.means(sums) if joint else {name: counts.mean(name, loss) for name, loss in sums.items()}
 
-    def weighted(
+    def weighted(self, means: Mapping[str, Tensor], counts: StepCounts, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """Each task's part of the step's loss: w_t · s_t · L_t; notes losses and shares for the log."""
+        factors = self._factors(means, counts, inputs)
+        return {name: factors[name] * mean for name, mean in means.items()}
+
+    def _factors(
         self, means: Mapping[str, Tensor], counts: StepCounts, inputs: dict[str, Any], times: int = 1
-    ) -> dict[str, Tensor]:
-        """Each task's part of the step's loss: w_t · s_t · L_t, `times` as much; notes losses and shares for the log."""
+    ) -> dict[str, float]:
+        """w_t · s_t, `times` as much, of these tasks; notes losses and shares for the log."""
         present = [name for name in self.task_names if counts.rows[name]]
-        factors = {
-            name: self.weights[name] * (1 / len(present) if self.equal_shares else counts.share(name)) * times
-            for name in means
-        }
+        shares = {name: 1 / len(present) if self.equal_shares else counts.share(name) for name in present}
+        factors = {name: self.weights[name] * shares[name] * times for name in means}
         weights = self.balancer.loss_weights(self, means, factors, inputs)
-        for name, mean in means.items():
-            self._note(name, mean.detach())
-        self._note_step(counts, present)
-        return {name: weights[name] * factors[name] * mean for name, mean in means.items()}
+        self._task_log.note(means)
+        if self.accelerator.sync_gradients:
+            losses, absent = self._task_log.note_step(shares), torch.zeros(())
+            self.schedule.note_losses({name: losses.get(name, absent) for name in present if counts.units[name]})
+        return {name: weights[name] * factors[name] for name in means}
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
@@ -333,23 +350,6 @@ class MultiTaskTrainer(SavingTrainer):
         """What losses are multiplied by in fp16 until the optimizer divides gradients by it; 1 otherwise."""
         scaler = self.accelerator.scaler
         return float(scaler.get_scale()) if scaler is not None else 1.0
-
-    def _note(self, name: str, mean: Tensor) -> None:
-        log = self._task_log
-        for sums in (log.loss, self._step_losses):
-            sums[name] = sums.get(name, torch.zeros_like(mean)) + mean
-
-    def _note_step(self, counts: StepCounts, present: Sequence[str]) -> None:
-        if not self.accelerator.sync_gradients:
-            return
-        self._task_log.steps += 1
-        absent = torch.zeros(())
-        self.schedule.note_losses({name: self._step_losses.get(name, absent) for name in present if counts.units[name]})
-        self._step_losses = {}
-        for name in present:
-            share = 1 / len(present) if self.equal_shares else counts.share(name)
-            self._task_log.share[name] = self._task_log.share.get(name, 0.0) + share
-            self._task_log.seen[name] = self._task_log.seen.get(name, 0) + 1
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each task's mean loss and effective share since the last line to a training line."""

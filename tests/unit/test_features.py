@@ -6,7 +6,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from datasets import Dataset
 
 from mtl_nlp.data.features import IGNORE, EncodedSplit, encode_split
 from mtl_nlp.data.sources import read_corpora
@@ -289,3 +291,11 @@ def test_texts_are_the_same_rows_in_batches_and_alone(tokenizer: Any, tmp_path: 
     together = encode(tokenizer, "text", {"text": texts}, 8, stride=2, with_words=True)
     alone = [encode(tokenizer, "text", {"text": [text]}, 8, stride=2, with_words=True)[0] for text in texts]
     assert together == alone
+
+
+def test_columns_read_past_datasets_formatting_are_the_same() -> None:
+    values = {"input_ids": [[1, 7], [2], [3, 8, 9], []], "@t": [0, None, 2, 1], "@u": [[0.5, None], None, [], [1.0]]}
+    for rows in (Dataset.from_dict(values), Dataset.from_dict(values).select([3, 1, 0, 2])):
+        split = EncodedSplit(rows, np.arange(5), np.ones(4))
+        for wanted in ([2], [3, 0, 0], [0, 1, 2, 3], []):
+            assert split.columns(wanted) == rows[wanted]
