@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from .schedule import Schedule
 from .throughput import Throughput
@@ -125,3 +126,8 @@ def summary(metrics: dict[str, float], tasks: Sequence[str], prefix: str = "eval
             parts.append(f"{name} {key.removeprefix(start)} {metrics[key]:.4f}")
     mean = f"mean {metrics[f'{prefix}_mean']:.4f} | " if f"{prefix}_mean" in metrics else ""
     return mean + " · ".join(parts)
+
+
+def default_progress(arguments: TrainingArguments) -> type:
+    """The progress callback that transformers chooses; it writes its log lines to stdout."""
+    return PrinterCallback if arguments.disable_tqdm else ProgressCallback

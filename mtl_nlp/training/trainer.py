@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from ..data.batching import Collator, MicroBatches, MixtureDataset, MixtureLoader, lookahead
 from ..data.features import EncodedSplit
@@ -26,7 +26,7 @@ from ..model.multitask import MultiTaskModel, MultiTaskOutput
 from ..recipe import Stopping
 from .arguments import OwnArguments
 from .balance import AfterUpdate, Balancer
-from .callbacks import ScheduleCallback, TaskProgress
+from .callbacks import ScheduleCallback, TaskProgress, default_progress
 from .clipping import clip_gradient
 from .cosines import GradientCosines
 from .counts import StepCounts, TaskLog, weighted_sum
@@ -108,7 +108,7 @@ class MultiTaskTrainer(SavingTrainer):
         self.balancer.prepare(self)
         self.cosines = GradientCosines(self, cosine_steps) if cosine_steps else None
         self.add_callback(AfterUpdate(self))
-        self.remove_callback(_default_progress(self))
+        self.remove_callback(default_progress(args))
         self.add_callback(ScheduleCallback(self.schedule, self.throughput))
         self.add_callback(TaskProgress(self.task_names, self.schedule))
         for callback in callbacks:
@@ -392,10 +392,3 @@ class MultiTaskTrainer(SavingTrainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-def _default_progress(trainer: Trainer) -> type:
-    """The progress callback that transformers chose; it writes its log lines to stdout."""
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    return PrinterCallback if trainer.args.disable_tqdm else ProgressCallback
