@@ -24,7 +24,6 @@ from ..hub.checkpoint import CHECKSUMS, METRICS
 from ..model.files import INDEX, read_json, weight_files
 from ..recipe import Recipe
 from ..training.finetune import finetune
-from ..training.memory import release_memory
 from ..training.predictions import Predicted, write_predictions
 from .comparison_folder import (
     RECORD,
@@ -244,7 +243,6 @@ class Runner:
                 resume=resume,
                 callbacks=self.callbacks,
             )
-            release_memory()
         clear_leftovers(work)
         facts = read_json(work / METRICS)
         scores = write_predictions(work, "validation", self.place.data_root, datasets=self._data(recipe))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +20,7 @@ from ..hub.card import write_card
 from ..hub.checkpoint import CARD, HISTORY, METRICS, write_json, write_model
 from ..hub.environment import history
 from ..hub.location import repository
-from ..model.dropout import MaskSource
 from ..model.multitask import MultiTaskModel
-from ..model.trial import check_encoder
 from ..recipe import Recipe, load_recipe, make_recipe
 from ..schema import Source
 from . import lora
@@ -31,13 +28,12 @@ from .arguments import fit_batches, training_arguments
 from .balance import Balancer
 from .callbacks import summary
 from .chance import chance_losses
-from .check_balancing import takes_task_gradients
 from .conditioning import condition_model, row_cost
 from .distil import DistillingTrainer
-from .embedding_gradient import give_sparse_gradient, keep_row_gradient
 from .evaluation import Scorer
+from .fast_paths import fast_paths
 from .forgetting import forgetting, old_scores
-from .memory import keep_freed_memory
+from .memory import release_memory
 from .mixing import plan_lines
 from .precision import keep_precision
 from .prepare import Prepared, check_recipe, prepare
@@ -139,7 +135,10 @@ def finetune(
     report |= trainer.schedule.report()
     if cost is not None:
         report["rows_per_text"] = {"training": round(cost.training, 4), "prediction": cost.prediction}
-    return save_result(trainer, prepared, folder, report, before)
+    result = save_result(trainer, prepared, folder, report, before)
+    del trainer  # else the model would be there until the caller has the result
+    release_memory()
+    return result
 
 
 def parameter_counts(model: MultiTaskModel) -> dict[str, int]:
@@ -251,51 +250,6 @@ def trainer_class(prepared: Prepared) -> Callable[..., MultiTaskTrainer]:
         weight=retain.weight,
         temperature=retain.temperature,
     )
-
-
-def fast_paths(model: MultiTaskModel, recipe: Recipe, arguments: Any) -> MaskSource | None:
-    """Switch the fast paths on unless `performance: plain`; the source of dropout masks, if it is ours.
-
-    A layer that is computed a second time in the backward pass, or compiled on a CPU, would draw other masks than in the forward
-    pass; a sharded one gathers its parameters when it is called, which a path of our own does not do. On a GPU
-    `training.torch_compile` compiles the encoder layer by layer, beside the padding-free path.
-
-    Raises:
-        UserError: the encoder cannot encode a small batch.
-    """
-    on_cpu, attention = arguments.device.type == "cpu", recipe.encoder_spec.attention
-    layers = arguments.torch_compile and not on_cpu and recipe.lora is None and model.conditioning is None
-    again = arguments.gradient_checkpointing or arguments.fsdp or (arguments.torch_compile and not layers)
-    packed = recipe.performance != "plain" and not again and attention == "auto"
-    if not packed and attention in ("auto", "eager", "sdpa"):  # others may not take float32
-        check_encoder(model.encoder)
-    if recipe.performance == "plain":
-        return None
-    keep_freed_memory()
-    dropout = None if again or not on_cpu else MaskSource(recipe.seed)
-    if not again:
-        model.use_fast_paths(dropout, padding_free=packed)
-    if layers and model.padding_free is not None:
-        chosen = (arguments.torch_compile_backend, arguments.torch_compile_mode)
-        dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
-        model.padding_free.compile_layers(arguments.device, dtype, *chosen)
-        leave_compiling(arguments)
-    if on_cpu and arguments.world_size == 1:
-        if takes_task_gradients(recipe):
-            give_sparse_gradient(model)
-        else:
-            model.row_gradient = keep_row_gradient(model)
-    return dropout
-
-
-def leave_compiling(arguments: Any) -> None:
-    """The Trainer shall not compile the model as a whole: it would, for each number of tokens anew.
-
-    It reads the arguments, and accelerate the variables that they have set.
-    """
-    arguments.torch_compile, arguments.torch_compile_backend, arguments.torch_compile_mode = False, None, None
-    for name in ("BACKEND", "MODE"):
-        os.environ.pop(f"ACCELERATE_DYNAMO_{name}", None)
 
 
 def make_scorer(prepared: Prepared, split: str) -> Scorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import TrainerCallback
 
 from mtl_nlp.errors import FaultyInput
 from mtl_nlp.hub.checkpoint import load_model
+from mtl_nlp.model.multitask import MultiTaskModel
 from mtl_nlp.recipe import load_recipe, make_recipe
 from mtl_nlp.schema import dump_yaml
 from mtl_nlp.training.arguments import OwnArguments
@@ -45,6 +47,20 @@ def test_loss_and_share_of_each_task_are_logged(recipe: dict[str, Any]) -> None:
         assert line["loss"] == pytest.approx(
             line["share_sent"] * line["loss_sent"] + line["share_ner"] * line["loss_ner"], rel=0.05
         )
+
+
+def test_a_runs_model_is_gone_when_the_run_is_over(recipe: dict[str, Any]) -> None:
+    def models() -> int:
+        return sum(type(thing) is MultiTaskModel for thing in gc.get_objects())
+
+    gc.collect()
+    before = models()
+    trainer = trained(recipe)
+    assert models() > before
+    del trainer
+    result = finetune(with_training(recipe, save_strategy="no"))
+    assert result.folder.is_dir()
+    assert models() == before, "what the trainer before it left behind is gone with it"
 
 
 def test_loader_processes_stay_for_all_epochs_and_end_with_the_run(recipe: dict[str, Any]) -> None:
