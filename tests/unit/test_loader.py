@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
 
 from mtl_nlp.data.batching import MicroBatches, MixtureLoader
-from mtl_nlp.data.mixture import Block, Draw, Mixture, MixtureState
+from mtl_nlp.data.mixture import Block, Draw, Draws, Mixture, MixtureState
 
 SIZES = {"a": 11, "b": 6}
 
@@ -58,7 +60,20 @@ def test_epochs_out_of_turn_or_left_early_are_those_of_their_number() -> None:
     assert list(left) == expected[3][1:], "one that is gone through beside it keeps its own place"
 
 
-class Draws(Dataset[Any]):
+def test_draws_are_a_sequence_of_draws_whole_cut_and_pickled() -> None:
+    draws = Draws(["a", "b"], np.array([1, 0, 1]), np.array([4, 7, 0]), np.array([0, 0, 2]))
+    expected = [Draw("b", 4, 0), Draw("a", 7, 0), Draw("b", 0, 2)]
+    assert draws == expected
+    assert list(draws) == [draws[place] for place in range(3)] == expected
+    assert draws[1:] == expected[1:]
+    assert draws[-1] == expected[-1]
+    assert pickle.loads(pickle.dumps(draws[:2])) == expected[:2]
+    assert draws != expected[:2]
+    assert draws.texts() == {"a": 1, "b": 2}
+    assert draws[:0].texts() == {"a": 0, "b": 0}
+
+
+class Echo(Dataset[Any]):
     """Gives the draws themselves and counts the batches that were asked for, in any process."""
 
     def __init__(self) -> None:
@@ -72,7 +87,7 @@ class Draws(Dataset[Any]):
 def loader(workers: int, *, onward: bool) -> MixtureLoader:
     settings: dict[str, Any] = {"prefetch_factor": 2, "persistent_workers": True} if workers else {}
     return MixtureLoader(
-        Draws(), batch_sampler=micro_batches(), onward=onward, num_workers=workers, collate_fn=list, **settings
+        Echo(), batch_sampler=micro_batches(), onward=onward, num_workers=workers, collate_fn=list, **settings
     )
 
 
