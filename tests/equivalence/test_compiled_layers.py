@@ -104,3 +104,15 @@ def test_a_compiled_layer_is_one_graph_and_gives_what_the_layer_gives(name: str)
         graphs.append(len(calls))
     assert [sum("rows_attention" in call for call in graph) for graph in calls] == [1] * graphs[0]
     assert graphs == graphs[:1] * 4, "graphs after each batch"
+
+
+def test_states_without_a_kernel_are_attended_to_as_where_nothing_is_compiled() -> None:
+    paths = [padding_free_path(encoder) for encoder in encoders("bert")]
+    assert paths[0] is not None
+    assert paths[1] is not None
+    paths[1].compile_layers(torch.device("cpu"), torch.bfloat16, backend="aot_eager")
+    assert paths[1].tells_rows
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    ids = torch.randint(5, 99, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
+    one, other = (path(ids, mask) for path in paths if path is not None)  # in float32
+    assert torch.allclose(one, other, atol=1e-6)
