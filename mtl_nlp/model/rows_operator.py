@@ -16,7 +16,6 @@ from torch import Tensor
 from .varlen import flash_sides, is_short
 
 EVERYTHING = -1  # the window that is none: an operator's is a whole number
-Saved = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @torch.library.custom_op("mtl_nlp::rows_attention", mutates_args=(), device_types="cuda")
@@ -53,11 +52,24 @@ def rows_attention(
         from .short_rows import draw_seed, forward, settings_of  # needs Triton
 
         seed = draw_seed(dropout)
-        out = forward((query, key, value), ends, settings_of(query, width, dropout, scale, causal, window, seed))
+        out = forward(
+            (query, key, value), ends, settings_of(query, width, dropout, scale, causal, _limit(window), seed)
+        )
         sums, state = query.new_empty((heads, tokens), dtype=torch.float32), ends.new_empty((2,), dtype=torch.int64)
         return out, sums, state, torch.tensor(seed)
     out, sums, state, *_ = torch.ops.aten._flash_attention_forward(
-        query, key, value, ends, ends, width, width, dropout, causal, False, scale=scale, **_sides(causal, window)
+        query,
+        key,
+        value,
+        ends,
+        ends,
+        width,
+        width,
+        dropout,
+        causal,
+        False,
+        scale=scale,
+        **flash_sides(causal, _limit(window)),
     )
     return out.contiguous(), sums, state.view(torch.int64), torch.tensor(0)
 
@@ -84,20 +96,28 @@ def rows_attention_backward(
     if is_short(query, width):
         from .short_rows import backward, settings_of  # needs Triton
 
-        settings = settings_of(query, width, dropout, scale, causal, window, int(seed))
+        settings = settings_of(query, width, dropout, scale, causal, _limit(window), int(seed))
         found = backward(gradient, states, ends, settings)
     else:
         unused = state.new_empty((), dtype=torch.uint64)
         numbers = (width, width, dropout, causal, state.view(torch.uint64), unused)
         found = torch.ops.aten._flash_attention_backward(
-            gradient.contiguous(), *states, out, sums, ends, ends, *numbers, scale=scale, **_sides(causal, window)
+            gradient.contiguous(),
+            *states,
+            out,
+            sums,
+            ends,
+            ends,
+            *numbers,
+            scale=scale,
+            **flash_sides(causal, _limit(window)),
         )
     by_query, by_key, by_value = (one.contiguous() for one in found)
     return by_query, by_key, by_value
 
 
-def _sides(causal: bool, window: int) -> dict[str, int | None]:
-    return flash_sides(causal, None if window == EVERYTHING else window)
+def _limit(window: int) -> int | None:
+    return None if window == EVERYTHING else window
 
 
 @rows_attention.register_fake

@@ -134,13 +134,13 @@ def draw_seed(dropout: float) -> int:
 def settings_of(
     states: Tensor, width: int, dropout: float, scale: float | None, causal: bool, window: int | None, seed: int
 ) -> Settings:
-    """Settings for [N, h, d] of queries; a window below 0 is none."""
+    """Settings for [N, h, d] of queries."""
     return Settings(
         seed=seed,
         dropout=dropout,
         scale=states.shape[-1] ** -0.5 if scale is None else scale,
         causal=int(causal),
-        window=ANY if window is None or window < 0 else window,
+        window=ANY if window is None else window,
         width=width,
     )
 

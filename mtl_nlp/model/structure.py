@@ -33,21 +33,25 @@ class Structure:
         self._own = {name: {places[id(p)] for p in model.heads[name].parameters()} - shared for name in model.kinds}
         self._shared = set(range(len(self.parameters))).difference(*self._own.values())
         self._run: set[str] | None = None  # tasks; None before gradients are cleared for the first time
+        self._touched: list[nn.Parameter] | None = None  # asked for several times a step
 
     def note(self, tasks: Iterable[str]) -> None:
         """The heads of these tasks have run, in a pass that keeps what a backward pass needs."""
         if self._run is not None:
             self._run.update(tasks)
+            self._touched = None
 
     def touched(self) -> list[nn.Parameter]:
         """Every parameter that has a gradient, and perhaps others, in the model's order."""
         if self._run is None:
             return self.parameters
-        found = self._shared.union(*(self._own[name] for name in self._run))
-        return [self.parameters[place] for place in sorted(found)]
+        if self._touched is None:
+            found = self._shared.union(*(self._own[name] for name in self._run))
+            self._touched = [self.parameters[place] for place in sorted(found)]
+        return self._touched
 
     def clear_gradients(self) -> None:
         """No parameter has a gradient any more."""
         for parameter in self.touched():
             parameter.grad = None
-        self._run = set() if self.narrow else None
+        self._run, self._touched = set() if self.narrow else None, None
